@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+
+from mupc.dims import Dims, Kind
+from mupc.dims.atoms import Atom, Axis
+from mupc.dims.fold import RawUse
+from mupc.subroles import sub_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +82,182 @@ class Roles:
     parameters: dict[str, Parameter]
     tied: tuple[tuple[str, ...], ...]
     assumed: tuple[str, ...]  # ops without a signature, guesses by size: what the verdicts rest on
+
+
+UNKNOWN = Kind("count", False, "an axis of a parameter that no op reads")
+MATRIX = ("in", "kernel", "lookup")
+
+
+def infer_roles(dims: Dims, names: Mapping[Atom, str]) -> dict[str, Parameter]:
+    """Dims -> a role for every parameter, from its uses alone."""
+    uses: dict[str, list[RawUse]] = defaultdict(list)
+    for use in dims.facts.folded.uses:
+        uses[use.parameter].append(use)
+    branches = frozenset(node for residual in dims.facts.residuals for node in residual.branch)
+    judge = _Judge(dims, names)
+    return {
+        name: judge.parameter(name, node, uses[name], any(use.node in branches for use in uses[name]))
+        for name, node in dims.facts.trace.parameters.items()
+    }
+
+
+class _Judge:
+    """Holds what every verdict needs: the dims, their names."""
+
+    def __init__(self, dims: Dims, names: Mapping[Atom, str]) -> None:
+        self.dims, self.names = dims, names
+        self.atoms = dims.facts.folded.atoms
+
+    def kind(self, atom: Atom) -> Kind:
+        return self.dims.kinds.get(atom, UNKNOWN)
+
+    def grows(self, axis: Axis) -> bool | None:
+        """Does any factor grow? None: not known."""
+        verdicts = [self.kind(atom).grows for atom in self.atoms.expand(axis)]
+        return True if True in verdicts else None if None in verdicts else False
+
+    def named(self, axis: Axis) -> tuple[str, ...]:
+        return tuple(self.names[atom] for atom in self.atoms.expand(axis))
+
+    def growing(self, axes: Sequence[Axis]) -> tuple[str, ...]:
+        """The growing dims of some axes; a sum gives its growing parts' first."""
+        return tuple(dict.fromkeys(self.names[a] for axis in axes for a in self.atoms.expand(axis) if self.kind(a).grows))
+
+    def parameter(self, name: str, node: object, uses: list[RawUse], branch: bool) -> Parameter:
+        facts = self.dims.facts
+        axes = facts.folded.tensors[node][0]  # type: ignore[index]
+        shape = tuple(node.meta["val"].shape)  # type: ignore[attr-defined]
+        uses = [self.complete(name, use, axes) for use in uses]
+        judged = [(use, self.role(use, axes)) for use in uses]
+        role = self.settle([r for _, r in judged]) if judged else "unused" if name in facts.trace.unused else "unknown"
+        infinite = tuple(self.grows(axis) for axis in axes)
+        if role != "unused" and None in infinite:
+            role = "unknown"
+        main = next((u for u, r in judged if r == role), uses[0] if uses else None)
+        ins, outs = self.side(main, axes, MATRIX[:2]), self.side(main, axes, ("out", "batch") if role in ("vector", "scalar") else ("out",))
+        return Parameter(
+            name=name,
+            shape=shape,
+            axes=tuple(self.named(axis) for axis in axes),
+            infinite=infinite,
+            role=role,
+            sub_role=sub_role(main, role, shape, self.kinds_of(axes), uses) if main else None,
+            parts=self.parts(main, axes, role) if main else (),
+            uses=tuple(self.use(u, r, axes) for u, r in judged),
+            fan_in=self.growing(ins),
+            fan_out=self.growing(outs),
+            fan_in_size=prod(self.atoms.length(self.atoms.expand(a)) for a in ins),
+            fan_out_size=prod(self.atoms.length(self.atoms.expand(a)) for a in outs),
+            residual_branch=branch,
+            why=self.why(judged, axes, role),
+            source=str(main.node.meta["source"]) if main and main.node.meta.get("source") else None,
+        )
+
+    def complete(self, name: str, use: RawUse, axes: tuple[Axis, ...]) -> RawUse:
+        """Give a word to axes that were contracted between parameters alone: a factor of one weight (LoRA's rank)."""
+        entries = list(use.axes) + [()] * (len(axes) - len(use.axes))
+        words = {word for entry in entries for word, _ in entry}
+        for at, axis in enumerate(axes):
+            if not entries[at] and (name, at) in self.dims.facts.folded.factors:
+                entries[at] = (("out" if words & set(MATRIX) else "in", axis),)
+        return RawUse(use.parameter, use.node, use.op, tuple(entries), use.contracts)
+
+    def role(self, use: RawUse, axes: tuple[Axis, ...]) -> str:
+        """The role table of DESIGN.md section 5: which sides of the contraction grow."""
+        grown: dict[str, set[bool | None]] = defaultdict(set)
+        for entries in use.axes:
+            for word, axis in entries:
+                grown[word].add(self.grows(axis))
+        words = set(grown)
+        f, g, b = (True in grown[w] for w in ("in", "out", "batch"))
+        if any(None in grown[w] for w in ("in", "out", "batch")):
+            return "unknown"
+        if use.contracts and words & set(MATRIX):
+            if f:
+                return "hidden" if g or b and "out" not in words else "output"
+            if g:
+                return "input"
+            return "vector" if b else "scalar"
+        if not (g or b):
+            return "scalar"
+        table = any(self.grows(axis) is False and self.kind_of(axis) in ("data", "count", "lookup") for axis in axes if axis)
+        norm = use.op.endswith("_norm") or use.op in ("mul", "div")
+        return "input" if (table and not norm) or (use.contracts and g) else "vector"
+
+    def settle(self, roles: list[str]) -> str:
+        """One label for several uses: a tied embedding is an input; otherwise the use with the larger fan-in leads."""
+        for role in ("unknown", "hidden") if "input" not in roles else ("unknown", "input"):
+            if role in roles:
+                return role
+        for role in ("output", "input", "vector", "scalar"):
+            if role in roles:
+                return role
+        return "unknown"
+
+    def side(self, use: RawUse | None, axes: tuple[Axis, ...], words: tuple[str, ...]) -> list[Axis]:
+        return [axis for entries in use.axes for word, axis in entries if word in words] if use else []
+
+    def kind_of(self, axis: Axis) -> str:
+        atoms = self.atoms.expand(axis)
+        return next((self.kind(a).kind for a in atoms if self.kind(a).grows), self.kind(atoms[0]).kind) if atoms else "one"
+
+    def kinds_of(self, axes: tuple[Axis, ...]) -> tuple[str, ...]:
+        return tuple(self.kind_of(axis) for axis in axes)
+
+    def parts(self, use: RawUse, axes: tuple[Axis, ...], role: str) -> tuple[Part, ...]:
+        """The ranges of a fused axis, each with a role of its own."""
+        out: list[Part] = []
+        for at, axis in enumerate(axes):
+            ranges = self.ranges(self.atoms.expand(axis))
+            word = next((w for w, _ in use.axes[at]), "") if at < len(use.axes) else ""
+            if len(ranges) < 2 or word not in ("in", "out"):
+                continue
+            start = 0
+            for part, repeat in ranges:
+                stop = start + self.atoms.length(part) * repeat
+                entries = tuple(((word, part),) if i == at else e for i, e in enumerate(use.axes))
+                one = RawUse(use.parameter, use.node, use.op, entries, use.contracts)
+                ins = self.side(one, axes, MATRIX[:2])
+                outs = self.side(one, axes, ("out",))
+                size = prod(self.atoms.length(self.atoms.expand(a)) for a in ins)
+                out.append(Part(at, start, stop, self.role(one, axes), self.growing(ins), self.growing(outs), size))
+                start = stop
+        return tuple(out)
+
+    def ranges(self, axis: Axis) -> list[tuple[Axis, int]]:
+        """The parts laid end to end along an axis: of its major factor, repeated by the minor ones."""
+        if not axis:
+            return []
+        minor = self.atoms.length(axis[1:])
+        head = axis[0]
+        if self.kind(head).kind == "count" and minor > 1 and self.atoms.size[head] <= 8 and len(axis) > 1:
+            return [(axis[1:], 1)] * self.atoms.size[head]
+        ways = self.atoms.sums[head]
+        if not ways or self.kind(head).kind in ("data", "lookup", "kernel"):
+            return []
+        flat: list[tuple[Axis, int]] = []
+        for part in ways[0]:
+            whole = self.atoms.expand(part) + axis[1:]
+            flat += (self.ranges(whole) if len(part) == 1 and self.kind(whole[0]).kind != "inner" else []) or [(whole, 1)]
+        return flat
+
+    def use(self, use: RawUse, role: str, axes: tuple[Axis, ...]) -> Use:
+        words = tuple(_word(entries) if axis else "one" for entries, axis in zip(use.axes, axes, strict=False))
+        meta = use.node.meta
+        return Use(use.node.name, use.op, str(meta.get("module", "")), str(meta["source"]) if meta.get("source") else None, words, role)
+
+    def why(self, judged: list[tuple[RawUse, str]], axes: tuple[Axis, ...], role: str) -> tuple[str, ...]:
+        lines = [f"{r}: {u.op} at {u.node.meta.get('source') or u.node.name}" for u, r in judged]
+        for axis in axes:
+            for atom in self.atoms.expand(axis):
+                kind = self.kind(atom)
+                state = {True: "grows", False: "fixed", None: "unknown"}[kind.grows]
+                lines.append(f"{self.names[atom]} ({kind.kind}, {state}): {kind.why}")
+        if len({r for _, r in judged}) > 1:
+            lines.append(f"several uses ({', '.join(dict.fromkeys(r for _, r in judged))}): treated as {role}")
+        return tuple(dict.fromkeys(lines))
+
+
+def _word(entries: tuple[tuple[str, Axis], ...]) -> str:
+    words = [word for word, axis in entries]
+    return next((w for w in ("in", "out", "lookup", "kernel", "batch") if w in words), "factor")

@@ -30,7 +30,7 @@ def with_torchvision_ops(importing: Callable[[], T]) -> T:
                 raise
             _declare(missing[1])
             for name in set(sys.modules) - before:
-                if name.partition(".")[0] != "torch":
+                if name.partition(".")[0] == "torchvision":
                     del sys.modules[name]
 
 

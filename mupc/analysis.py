@@ -1,0 +1,136 @@
+"""Model in, analysis out: the front end's stages in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from mupc.dims import Dims, infer_dims
+from mupc.dims.atoms import Atom
+from mupc.dims.naming import held_sizes, name_for
+from mupc.roles import Dim, Parameter, Roles, infer_roles
+from mupc.structure import blocks, depth
+from mupc.trace import Trace, trace
+
+PREFER = {"lookup": ("vocab", "num_embeddings", "max_position", "block_size"), "heads": ("head",), "inner": ("head_dim", "state", "d_state"), "experts": ("expert",), "rank": ("rank",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything the front end knows about a model. `parameters` resolves every FQN, tied names included."""
+
+    target: str
+    trace: Trace
+    dims_stage: Dims
+    roles: Roles
+    parameters: Mapping[str, Parameter]
+    coverage: dict[str, Any]
+    blocks: tuple[tuple[str, ...], ...]
+    depth: int | None
+    guesses: tuple[str, ...]
+    unused: tuple[str, ...]
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dims(self) -> tuple[Dim, ...]:
+        return self.roles.dims
+
+    @property
+    def tied(self) -> tuple[tuple[str, ...], ...]:
+        return self.roles.tied
+
+
+def analyze(model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, target: str | None = None) -> Analysis:
+    """Trace a model on meta and infer what every parameter does.
+
+    The model may be on any device; it is not changed, and nothing of its size is allocated.
+    Raises `TraceError` where the forward cannot be traced with these inputs.
+    """
+    traced = trace(model, tuple(args), dict(kwargs or {}))
+    dims = infer_dims(traced)
+    names = name_dims(model, dims)
+    found = infer_roles(dims, names)
+    groups = blocks(model)
+    branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
+    roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
+    everyone = dict(found)
+    for group in traced.tied:
+        everyone |= {name: found[group[0]] for name in group}
+    unknown = [name for name, p in found.items() if p.role == "unknown"]
+    coverage = {
+        "classified": len(found) - len(unknown),
+        "unknown": len(unknown),
+        "assumed_ops": list(roles.assumed),
+        "literals": {},
+    }
+    return Analysis(
+        target or type(model).__name__,
+        traced,
+        dims,
+        roles,
+        everyone,
+        coverage,
+        groups,
+        depth(groups, branch_modules),
+        tuple(str(g.what) + (f" ({g.source})" if g.source else "") for g in traced.guesses),
+        traced.unused,
+    )
+
+
+def name_dims(model: nn.Module, dims: Dims) -> dict[Atom, str]:
+    """A name for every atom on a parameter's axis, from the modules that hold the parameter.
+
+    Atoms that stand in the same places of repeated blocks (`h.0.mlp`, `h.1.mlp`) and agree in size and kind share one.
+    """
+    atoms = dims.facts.folded.atoms
+    places: dict[Atom, dict[str, None]] = {}
+    spots: dict[Atom, dict[tuple[str, int, int], None]] = {}
+    for parameter, node in dims.facts.trace.parameters.items():
+        module, masked = parameter.rpartition(".")[0], masked_name(parameter)
+        for at, axis in enumerate(dims.facts.folded.tensors[node][0]):
+            order = 0
+            for leaf in atoms.expand(axis):
+                for atom in (leaf, *dims.facts.parts.get(leaf, ())):
+                    places.setdefault(atom, {})[module] = None
+                    spots.setdefault(atom, {})[masked, at, order] = None
+                    order += 1
+    groups: dict[object, list[Atom]] = {}
+    for atom, where in spots.items():
+        kind = dims.kinds.get(atom)
+        groups.setdefault((atoms.size[atom], kind and kind.kind, kind and kind.grows, tuple(where)), []).append(atom)
+    held = held_sizes(model)
+    taken: set[str] = set()
+    names: dict[Atom, str] = {}
+
+    def importance(group: list[Atom]) -> tuple[bool, int, int]:
+        verdict = dims.kinds.get(group[0])
+        return (not (verdict and verdict.grows), -sum(len(places[a]) for a in group), group[0])
+
+    for group in sorted(groups.values(), key=importance):
+        kind = dims.kinds[group[0]].kind if group[0] in dims.kinds else ""
+        near = list(places[group[0]])[:16]
+        name = name_for(atoms.size[group[0]], near, held, taken, PREFER.get(kind, ()))
+        taken.add(name)
+        names |= dict.fromkeys(group, name)
+    return names
+
+
+def masked_name(name: str) -> str:
+    """An FQN with block indices hidden: `h.0.attn.q` -> `h.*.attn.q`."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def _dims(dims: Dims, names: Mapping[Atom, str], parameters: Mapping[str, Parameter]) -> tuple[Dim, ...]:
+    used = {name for p in parameters.values() for axis in p.axes for name in axis}
+    used |= {name for p in parameters.values() for part in p.parts for name in (*part.fan_in, *part.fan_out)}
+    out: list[Dim] = []
+    for atom, name in names.items():
+        if name in used:
+            used.discard(name)
+            kind = dims.kinds.get(atom)
+            size = dims.facts.folded.atoms.size[atom]
+            out.append(Dim(name, size, kind.kind if kind else "count", kind.grows if kind else False, kind.why if kind else "no op reads it"))
+    return tuple(out)

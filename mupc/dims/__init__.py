@@ -1,0 +1,27 @@
+"""Dims: which axis is which. `infer_dims(trace)` folds signatures over the graph and decides which dims grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mupc.dims.atoms import Atom
+from mupc.dims.facts import Facts, gather
+from mupc.dims.fold import Folded, fold
+from mupc.dims.kinds import Kind, kinds
+from mupc.trace import Trace
+
+__all__ = ["Dims", "Facts", "Folded", "Kind", "infer_dims"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """The result of the dims stage: atoms with facts, and a verdict for each."""
+
+    facts: Facts
+    kinds: dict[Atom, Kind]
+
+
+def infer_dims(trace: Trace) -> Dims:
+    """Trace -> Dims: one fold, then the policy."""
+    facts = gather(trace, fold(trace))
+    return Dims(facts, kinds(facts))

@@ -1,0 +1,142 @@
+"""What the fold's records say about each unsplit atom: who makes it, who consumes it, what is special about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from mupc.dims.atoms import Atom, Axis
+from mupc.dims.fold import DATA, Folded, RawUse
+from mupc.structure import Residual, residuals
+from mupc.trace import Trace
+
+
+@dataclass(slots=True)
+class Fact:
+    """Everything seen of one atom. Nodes are evidence; the first of each is quoted in a `why`."""
+
+    produced: list[RawUse] = field(default_factory=list)  # an `out` axis of a contraction or look-up
+    consumed: list[RawUse] = field(default_factory=list)  # contracted with data
+    carried: list[RawUse] = field(default_factory=list)  # in both: gains, depthwise, experts
+    contracted: list[fx.Node] = field(default_factory=list)  # between activations
+    marks: set[str] = field(default_factory=set)
+
+    @property
+    def scales(self) -> bool:
+        """A parameter makes it and a parameter consumes it."""
+        return bool(self.produced and self.consumed)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts by atom, the parts of sums, and every product of atoms that stands on an axis of a parameter."""
+
+    folded: Folded
+    trace: Trace
+    of: dict[Atom, Fact]
+    parts: dict[Atom, tuple[Atom, ...]]  # atom -> atoms of its parts, for sums
+    products: tuple[Axis, ...]
+    alone: frozenset[Atom]  # atoms that are a whole axis of some parameter
+    residuals: tuple[Residual, ...]
+
+
+def gather(trace: Trace, folded: Folded) -> Facts:
+    """Expand every record to unsplit atoms; what is said of a sum is said of its parts."""
+    of: dict[Atom, Fact] = defaultdict(Fact)
+    parts: dict[Atom, tuple[Atom, ...]] = {}
+    below = _Below(folded, parts)
+    for use in folded.uses:
+        for entries in use.axes:
+            for word, axis in entries:
+                for atom in below(axis):
+                    _note(of[atom], word, use)
+    for mark, axes in folded.marks.items():
+        for axis in axes:
+            for atom in below(axis):
+                of[atom].marks.add(mark)
+    for axis, node in folded.contracted:
+        for atom in below(axis):
+            of[atom].contracted.append(node)
+    products: dict[Axis, None] = {}
+    alone: set[Atom] = set()
+    for node in trace.parameters.values():
+        for axis in folded.tensors[node][0]:
+            _products(folded, folded.atoms.expand(axis), products, alone)
+    _ends(trace, folded, of, below)
+    found = residuals(trace.graph, lambda node: folded.status.get(node) == DATA)
+    return Facts(folded, trace, of, parts, tuple(products), frozenset(alone), found)
+
+
+class _Below:
+    """All atoms of an axis, and of the parts of its sums."""
+
+    def __init__(self, folded: Folded, parts: dict[Atom, tuple[Atom, ...]]) -> None:
+        self.atoms, self.parts, self.known = folded.atoms, parts, {}  # type: ignore[var-annotated]
+
+    def __call__(self, axis: Axis) -> tuple[Atom, ...]:
+        leaves = self.atoms.expand(axis)
+        if len(leaves) == 1:
+            return self.atom(leaves[0])
+        return tuple(dict.fromkeys(a for leaf in leaves for a in self.atom(leaf)))
+
+    def atom(self, atom: Atom) -> tuple[Atom, ...]:
+        found = self.known.get(atom)
+        if found is None:
+            self.known[atom] = (atom,)  # a sum is never a part of itself
+            inner: list[Atom] = []
+            for way in self.atoms.sums[atom]:
+                for part in way:
+                    inner += self(part)
+            if inner:
+                self.parts[atom] = tuple(dict.fromkeys(inner))
+            found = self.known[atom] = (atom, *dict.fromkeys(inner))
+        return found
+
+
+def _note(fact: Fact, word: str, use: RawUse) -> None:
+    if word == "in":
+        fact.consumed.append(use)
+    elif word == "out" and use.contracts:
+        fact.produced.append(use)
+    elif word in ("batch", "out"):
+        fact.carried.append(use)
+    else:
+        fact.marks.add(word)  # kernel, lookup
+
+
+def _products(folded: Folded, axis: Axis, products: dict[Axis, None], alone: set[Atom]) -> None:
+    if len(axis) > 1:
+        products[axis] = None
+    else:
+        alone.update(axis)
+    for atom in axis:
+        for way in folded.atoms.sums[atom]:
+            for part in way:
+                inner = folded.atoms.expand(part)
+                if len(inner) > 1 or folded.atoms.sums[inner[0]] if inner else False:
+                    _products(folded, inner, products, alone)
+
+
+def primary(trace: Trace) -> str | None:
+    """The output that ends the network: the one named logits, else the first (a loss has no feature axis)."""
+    names = list(trace.outputs)
+    for wanted in ("logits", "prediction_logits", "logits_per_image", "sample"):
+        for name in names:
+            if name.split(".")[0] == wanted:
+                return name
+    ranked = [n for n in names if n.split(".")[0] != "loss"]
+    return ranked[0] if ranked else None
+
+
+def _ends(trace: Trace, folded: Folded, of: dict[Atom, Fact], below: _Below) -> None:
+    """Mark the axes of outputs: the primary output's are `output`, the others' `returned`."""
+    first = primary(trace)
+    for name, node in trace.outputs.items():
+        if folded.status.get(node) != DATA:
+            continue
+        for tensor in folded.tensors[node]:
+            for axis in tensor:
+                for atom in below(axis):
+                    of[atom].marks.add("output" if name == first else "returned")

@@ -1,0 +1,230 @@
+"""Which dims grow with width: the policy of DESIGN.md section 4, one function a rule, first match first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from mupc.dims.atoms import Atom
+from mupc.dims.facts import Fact, Facts
+from mupc.dims.fold import DATA, RawUse
+from mupc.dims.paths import linear_pair, stream
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The verdict on one atom. `grows` is None where it is not known."""
+
+    kind: str
+    grows: bool | None
+    why: str
+
+
+FINITE = (
+    ("lookup", "lookup", "indexed: one row per id"),
+    ("kernel", "kernel", "kernel of a convolution"),
+    ("data", "data", "an axis of the model's input"),
+    ("count", "count", "as long as a list in the code: taken apart or put together one by one"),
+    ("picked", "count", "single places are picked along it"),
+    ("experts", "experts", "a routing decision picks along it"),
+)
+
+
+def kinds(facts: Facts) -> dict[Atom, Kind]:
+    """A verdict for every atom that a parameter's axis, or a part of one, is made of."""
+    out: dict[Atom, Kind] = {}
+    atoms = [atom for atom, fact in facts.of.items() if fact.produced or fact.consumed or fact.carried or fact.marks]
+    for atom in atoms:
+        found = finite(facts.of[atom]) or experts(facts, atom) or dangling(facts, atom)
+        if found:
+            out[atom] = found
+    for atom in atoms:
+        if atom not in out and atom not in facts.parts and (found := state(facts, atom, out) or rank(facts, atom)):
+            out[atom] = found
+    choose(facts, out)
+    for atom in atoms:
+        if atom not in out and atom not in facts.parts:
+            out[atom] = width(facts, atom)
+    for atom in sorted(facts.parts, key=lambda a: len(facts.parts[a])):
+        out[atom] = whole(facts, atom, out)
+    return out
+
+
+def finite(fact: Fact) -> Kind | None:
+    """Rule 1: data, lookup and kernel axes, counts, and the primary output's features."""
+    for mark, kind, why in FINITE:
+        if mark in fact.marks and not (mark == "count" and fact.scales) and not (mark == "picked" and fact.consumed):
+            return Kind(kind, False, why)
+    if "output" in fact.marks and not fact.scales:
+        return Kind("data", False, "an axis of the model's output")
+    return None
+
+
+def experts(facts: Facts, atom: Atom) -> Kind | None:
+    """Rule 2: an axis that a weight with in and out axes of its own is batched over (experts, groups)."""
+    if any(facts.of[other].contracted for product in facts.products if atom in product for other in product if other != atom):
+        return None
+    for use in facts.of[atom].carried:
+        words = {word for entries in use.axes for word, _ in entries}
+        if use.contracts and {"in", "out"} <= words:
+            return Kind("experts", False, f"{use.parameter} is batched over it ({use.op})")
+    return None
+
+
+def dangling(facts: Facts, atom: Atom) -> Kind | None:
+    """Rule 1, end: made by no parameter, or carried only."""
+    fact = facts.of[atom]
+    if atom in facts.parts or fact.produced:
+        return None
+    if "opaque" in fact.marks:
+        return Kind("unknown", None, "comes out of an op whose meaning is not known")
+    if fact.consumed:
+        return Kind("data", False, "no parameter makes it")
+    return Kind("count", False, "an axis of parameters alone: neither contracted nor made by a weight")
+
+
+def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
+    """Rule 4: contracted between activations, and carried by a parameter that carries a channel axis too (SSM state)."""
+    fact = facts.of[atom]
+    if not fact.contracted or fact.consumed or any(atom in product for product in facts.products if len(product) > 1 and _grown(facts, product, atom)):
+        return None
+    for use in fact.carried:
+        for entries in use.axes:
+            for _word, axis in entries:
+                for other in facts.folded.atoms.expand(axis):
+                    for channel in facts.parts.get(other, (other,)):
+                        if channel != atom and channel not in known and facts.of[channel].scales:
+                            return Kind("inner", False, f"state of a scan: {use.parameter} carries it beside a channel axis")
+    return None
+
+
+def _grown(facts: Facts, product: tuple[Atom, ...], atom: Atom) -> bool:
+    return any(other != atom and facts.of[other].scales for other in product)
+
+
+def rank(facts: Facts, atom: Atom) -> Kind | None:
+    """Rule 5: made and consumed with only linear or norm ops between, smaller than both neighbours, no residual stream."""
+    fact = facts.of[atom]
+    if not fact.scales or any(atom in product for product in facts.products):
+        return None
+    pair = linear_pair(facts, atom)
+    if pair is None or stream(facts, atom):
+        return None
+    made, used = pair
+    return Kind("rank", False, f"only linear or norm ops between {made.parameter} and {used.parameter}, and narrower than both")
+
+
+def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
+    """Rule 3: exactly one factor of a product grows; the one contracted between activations does not."""
+
+    def candidate(atom: Atom) -> bool:
+        return atom not in out and (_scales(facts, atom) or bool(facts.of[atom].contracted))
+
+    for product in facts.products:
+        for atom in product:
+            if candidate(atom) and _contracted(facts, atom) and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product):
+                _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(facts.of[atom].contracted)}; its partner grows"))
+    open_products = [p for p in facts.products if sum(candidate(a) for a in p) >= 1]
+    changed = True
+    while changed:
+        changed = False
+        for product in open_products:
+            left = [a for a in product if candidate(a)]
+            grown = [a for a in product if a in out and out[a].grows]
+            if left and grown:
+                for atom in left:
+                    _settle(facts, out, atom, Kind("inner", False, "another factor of the same axis grows"))
+                changed = True
+            elif len(left) == 1:
+                heads = any(a in out and out[a].kind == "inner" for a in product)
+                _settle(facts, out, left[0], replace(width(facts, left[0]), kind="heads" if heads else "width"))
+                changed = True
+        if not changed:
+            changed = _stand_alone(facts, out, open_products, candidate)
+    for product in open_products:
+        for atom in product:
+            if candidate(atom):
+                out[atom] = Kind("unknown", None, "a factor of a product of which none or several could grow")
+
+
+def _stand_alone(facts: Facts, out: dict[Atom, Kind], products: list[tuple[Atom, ...]], candidate: object) -> bool:
+    assert callable(candidate)
+    for product in products:
+        left = [a for a in product if candidate(a)]
+        alone = [a for a in left if a in facts.alone]
+        if len(left) > 1 and len(alone) == 1:
+            _settle(facts, out, alone[0], Kind("width", True, "the factor that stands alone as another parameter's axis"))
+            return True
+    return False
+
+
+def _scales(facts: Facts, atom: Atom) -> bool:
+    """Made and consumed; a sum when one of its parts is."""
+    return facts.of[atom].scales or any(facts.of[p].scales for p in facts.parts.get(atom, ()))
+
+
+def _contracted(facts: Facts, atom: Atom) -> bool:
+    return bool(facts.of[atom].contracted)
+
+
+def _settle(facts: Facts, out: dict[Atom, Kind], atom: Atom, kind: Kind) -> None:
+    """The verdict on a sum holds for those of its parts that have none."""
+    for one in (atom, *facts.parts.get(atom, ())):
+        if one not in out:
+            out[one] = kind if one == atom or kind.grows is False or _scales(facts, one) else width(facts, one)
+
+
+def width(facts: Facts, atom: Atom) -> Kind:
+    """Rules 6 and 7: what a parameter makes and a parameter consumes grows; so does an unsplit dim of a dot product."""
+    fact = facts.of[atom]
+    if fact.scales:
+        return Kind("width", True, f"made by {_who(fact.produced)}, consumed by {_who(fact.consumed)}")
+    if "opaque" in fact.marks:
+        return Kind("unknown", None, "goes through an op whose meaning is not known")
+    if fact.produced and fact.contracted:
+        return Kind("width", True, f"made by {_who(fact.produced)}, contracted between activations at {_at(fact.contracted)}, unsplit")
+    if "returned" in fact.marks:
+        return _returned(facts, atom)
+    if "routed" in fact.marks:
+        return Kind("experts", False, f"made by {_who(fact.produced)}; only choices are made along it")
+    return Kind("data", False, f"made by {_who(fact.produced)}, consumed by no parameter" if fact.produced else "no parameter makes it")
+
+
+def _returned(facts: Facts, atom: Atom) -> Kind:
+    """An axis of a second output: nothing in the graph says; a width of the same size is taken as the same dim, marked as a guess."""
+    size = facts.folded.atoms.size[atom]
+    twins = [a for a, fact in facts.of.items() if a != atom and fact.scales and facts.folded.atoms.size[a] == size and not fact.marks & {"lookup", "kernel", "data"}]
+    if twins:
+        return Kind("width", True, f"assumed: an axis of a second output, as long ({size}) as a width")
+    return Kind("data", False, "an axis of a second output")
+
+
+def whole(facts: Facts, atom: Atom, out: dict[Atom, Kind]) -> Kind:
+    """A sum grows when one of its parts does."""
+    parts = [out[p] for p in facts.parts[atom] if p in out and p not in facts.parts]
+    known = out.get(atom)
+    if known is not None and known.kind in ("lookup", "kernel", "data", "inner"):
+        return known
+    if any(p.grows for p in parts):
+        return Kind("width", True, "a part of it grows: " + next(p.why for p in parts if p.grows))
+    if any(p.grows is None for p in parts):
+        return Kind("unknown", None, next(p.why for p in parts if p.grows is None))
+    if parts:
+        return Kind(parts[0].kind, False, "none of its parts grows")
+    return known or Kind("data", False, "none of its parts is a parameter's")
+
+
+def _who(uses: Iterable[RawUse]) -> str:
+    use = next(iter(uses))
+    source = use.node.meta.get("source")
+    return f"{use.parameter} ({source})" if source else use.parameter
+
+
+def _at(nodes: Iterable[fx.Node]) -> str:
+    node = next(iter(nodes))
+    return str(node.meta.get("source") or node.name)
+
+
+__all__ = ["DATA", "Kind", "kinds"]

@@ -1,0 +1,75 @@
+"""Names for dims: the constructor argument, config field or attribute that holds the size, else `d768`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+TORCH_NAMES = ("training", "call_super_init", "dump_patches", "padding_idx", "dim", "stride", "padding", "dilation", "layer_idx", "layer_id")
+
+
+def held_sizes(model: nn.Module) -> dict[str, dict[int, list[str]]]:
+    """Per module path, the names of ints it holds: config fields first (`""` is the root), then attributes."""
+    out: dict[str, dict[int, list[str]]] = {}
+    for path, module in model.named_modules():
+        sizes: dict[int, list[str]] = defaultdict(list)
+        for name, value in _ints(module):
+            if name not in sizes[value]:
+                sizes[value].append(name)
+        out[path] = dict(sizes)
+    return out
+
+
+def _ints(module: nn.Module) -> Iterator[tuple[str, int]]:
+    config = getattr(module, "config", None)
+    yield from _fields(config)
+    for name, value in vars(module).items():
+        if name.startswith("_") or name in TORCH_NAMES or name == "config":
+            continue
+        if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+            yield name, value
+        elif not isinstance(value, (nn.Module, str, float, bool, list, tuple, type(None))):
+            yield from _fields(value)
+
+
+def _fields(config: Any) -> Iterator[tuple[str, int]]:
+    fields = config if isinstance(config, Mapping) else getattr(config, "__dict__", None)
+    for name, value in (fields or {}).items():
+        if isinstance(name, str) and not name.startswith("_") and isinstance(value, int) and not isinstance(value, bool) and value > 1:
+            yield name, value
+        elif hasattr(value, "to_dict") and hasattr(value, "__dict__"):
+            yield from _fields(value)
+
+
+def name_for(size: int, places: Sequence[str], held: Mapping[str, Mapping[int, list[str]]], taken: set[str], prefer: Sequence[str]) -> str:
+    """The best free name for a dim of that size that is met at these module paths.
+
+    Names found nearest to where the dim is used come first; a name that a sibling dim already bears is passed over.
+    `prefer` holds words that this dim's kind suggests ("head", "vocab", ...).
+    """
+    scores: dict[str, float] = defaultdict(float)
+    for place in places:
+        path, weight = place, 1.0
+        while True:
+            for rank, name in enumerate(held.get(path, {}).get(size, ())):
+                scores[name] += weight / (1 + 0.1 * rank)
+            if not path:
+                break
+            path, weight = path.rpartition(".")[0], weight * 0.9
+    for name in scores:
+        if any(word in name for word in prefer):
+            scores[name] *= 3
+        if name in ("in_features", "out_features", "in_channels", "out_channels", "num_embeddings", "embedding_dim", "nf", "nx", "num_features", "normalized_shape", "num_channels"):
+            scores[name] *= 0.1
+    for name in sorted(scores, key=lambda n: (-scores[n], n)):
+        if name not in taken:
+            return name
+    base = f"d{size}"
+    n, name = 1, base
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name

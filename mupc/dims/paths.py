@@ -1,0 +1,91 @@
+"""Two questions about the path between where a dim is made and where it is consumed: is it linear, is it a residual stream?"""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import fx
+
+from mupc.dims.atoms import Atom
+from mupc.dims.facts import Facts
+from mupc.dims.fold import DATA, WEIGHT, RawUse
+from mupc.ops import signature_of, tensor_nodes
+from mupc.ops.table import shapes
+from mupc.signature import labels
+
+
+def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
+    """A weight that makes the dim and one that consumes it, both wider than it, with only linear or norm ops between."""
+    fact = facts.of[atom]
+    size = facts.folded.atoms.size[atom]
+    consumers = {use.node: use for use in fact.consumed if _other(facts, use, "out") > size}
+    if not consumers:
+        return None
+    for made in fact.produced:
+        if _other(facts, made, "in") > size:
+            used = _reached(facts, made.node, atom, consumers)
+            if used is not None:
+                return made, used
+    return None
+
+
+def _other(facts: Facts, use: RawUse, word: str) -> int:
+    """The size of the axes of a use that carry that word (a look-up counts as in, a kernel belongs to it)."""
+    words = ("in", "lookup", "kernel") if word == "in" else (word,)
+    return prod(facts.folded.atoms.length(facts.folded.atoms.expand(axis)) for entries in use.axes for w, axis in entries if w in words)
+
+
+def _reached(facts: Facts, start: fx.Node, atom: Atom, consumers: dict[fx.Node, RawUse]) -> RawUse | None:
+    seen, todo = {start}, [start]
+    while todo:
+        node = todo.pop()
+        for user in node.users:
+            if user in consumers:
+                return consumers[user]
+            if user not in seen and user.op == "call_function" and _carries(facts, user, atom) and _linear(facts, user, node, atom):
+                seen.add(user)
+                todo.append(user)
+    return None
+
+
+def _carries(facts: Facts, node: fx.Node, atom: Atom) -> bool:
+    """One axis of the node's value is this dim (or a sum it is part of)."""
+    expand = facts.folded.atoms.expand
+    return any(atom == a or atom in facts.parts.get(a, ()) for tensor in facts.folded.tensors.get(node, ()) for axis in tensor for a in expand(axis))
+
+
+def _linear(facts: Facts, node: fx.Node, source: fx.Node, atom: Atom) -> bool:
+    """Linear in the source's value, up to one factor per token: layout, a gain, a bias, a norm over the dim itself."""
+    if not shapes(node.meta.get("val")) or getattr(node.target, "_schema", None) is None:
+        return True
+    signature = signature_of(node)
+    sources = tensor_nodes(node)
+    data = [i for i, s in enumerate(sources) if facts.folded.status.get(s) == DATA]
+    if signature.kind == "layout":
+        return True
+    if signature.kind == "additive":
+        return True
+    if signature.kind == "normalise":
+        axis = [a for tensor in facts.folded.tensors[source] for a in tensor]
+        return any(facts.folded.atoms.expand(x) == (atom,) and set(labels(p)) & signature.over for x, p in zip(axis, signature.operands[0], strict=False))
+    if signature.kind == "multilinear":
+        if any(facts.folded.status.get(s) == WEIGHT for s in sources):
+            return not _carries_contraction(signature.operands, signature.results)
+        if len(data) < 2:
+            return True
+        others = [s for s in sources if s is not source]
+        return not any(_carries(facts, o, atom) for o in others) and not _carries_contraction(signature.operands, signature.results)
+    if signature.kind == "pointwise" and signature.terms and len(sources) == 2 and sources[0] is source:
+        return not _carries(facts, sources[1], atom)  # x / norm(x)
+    return False
+
+
+def _carries_contraction(operands: tuple[object, ...], results: tuple[object, ...]) -> bool:
+    used = {label for axes in operands for axis in axes for label in labels(axis)}  # type: ignore[attr-defined]
+    kept = {label for axes in results for axis in axes for label in labels(axis)}  # type: ignore[attr-defined]
+    return bool(used - kept)
+
+
+def stream(facts: Facts, atom: Atom) -> bool:
+    """The dim is a residual stream: somewhere it is added to a value computed from itself."""
+    return any(_carries(facts, residual.add, atom) for residual in facts.residuals)

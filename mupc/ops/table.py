@@ -1,0 +1,172 @@
+"""The table of rows, and the look-up from a graph node to its signature."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from functools import cache
+
+from torch import fx
+
+from mupc._paths import rules_dir
+from mupc.signature import Axes, Call, Operand, Shape, Signature, parse, plain, sizes_of
+
+Row = Callable[[Call], Signature | None]
+ROWS: dict[str, Row] = {}
+_seen: dict[object, Signature] = {}
+
+
+def row(*ops: str) -> Callable[[Row], Row]:
+    """Enter a function as the row of these aten ops (in-place twins included)."""
+
+    def enter(function: Row) -> Row:
+        for op in ops:
+            ROWS[f"aten::{op}"] = function
+        return function
+
+    return enter
+
+
+@cache
+def strings() -> dict[str, str]:
+    """The rows of `rules/ops.toml`: op name -> einsum pattern."""
+    with open(rules_dir() / "ops.toml", "rb") as file:
+        return {name: entry for name, entry in tomllib.load(file)["multilinear"].items()}
+
+
+def signature_of(node: fx.Node) -> Signature:
+    """The signature of a call node; equal calls (op, shapes, numbers) share one."""
+    tensors: list[Shape] = []
+    args = [(name, _abstract(value, tensors)) for name, value in _named(node)]
+    results = shapes(node.meta.get("val"))
+    key = (node.target, tuple(tensors), results, tuple((n, _freeze(a)) for n, a in args))
+    known = _seen.get(key)
+    if known is None:
+        known = _seen[key] = lookup(Call(_name(node), dict(args), tuple(tensors), results))
+    return known
+
+
+def lookup(call: Call) -> Signature:
+    """The row's answer; without one, a guess from shapes that says so; without that, opaque."""
+    op = call.op
+    if op in strings():
+        found = parse(strings()[op], call.shapes, call.results)
+    else:
+        rule = ROWS.get(op) or ROWS.get(op.removesuffix("_"))
+        found = rule(call) if rule else guess(call)
+    return found or opaque(call)
+
+
+def guess(call: Call) -> Signature | None:
+    """An op without a row whose result has its operands' broadcast shape is taken as pointwise, and counted as assumed."""
+    if len(call.results) != 1 or not call.shapes:
+        return None
+    (shape,) = call.results
+    result = plain("r", shape)
+    operands = []
+    for operand in call.shapes:
+        axes = aligned(operand, shape)
+        if axes is None:
+            return None
+        operands.append(axes)
+    sizes = sizes_of((result, shape))
+    return Signature("pointwise", tuple(operands), (result,), sizes, (tuple(range(len(operands))),), assumed=True, degree=None, parity=None)
+
+
+def opaque(call: Call) -> Signature:
+    """Nothing is known: fresh labels everywhere."""
+    operands = tuple(plain(f"o{i}_", shape) for i, shape in enumerate(call.shapes))
+    results = tuple(plain(f"r{i}_", shape) for i, shape in enumerate(call.results))
+    sizes = sizes_of(*zip(operands, call.shapes, strict=True), *zip(results, call.results, strict=True))
+    return Signature("opaque", operands, results, sizes, assumed=True, degree=None, parity=None)
+
+
+def aligned(operand: Shape, result: Shape) -> Axes | None:
+    """Labels of an operand broadcast to the result `r0 r1 ...`; None where it does not broadcast."""
+    lead = len(result) - len(operand)
+    if lead < 0 or any(n not in (1, m) for n, m in zip(operand, result[lead:], strict=True)):
+        return None
+    return tuple((f"r{lead + i}",) if n != 1 else () for i, n in enumerate(operand))
+
+
+def shapes(value: object) -> tuple[Shape, ...]:
+    """Shapes of a tensor, or of each tensor of a (nested) tuple or list; () for anything else."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return (tuple(shape),)
+    if isinstance(value, (tuple, list)):
+        return tuple(s for item in value for s in shapes(item))
+    return ()
+
+
+def _named(node: fx.Node) -> list[tuple[str, object]]:
+    """Arguments by schema name; those left out are absent."""
+    names = _argument_names(node.target)
+    pairs = [(names[i] if i < len(names) else f"arg{i}", value) for i, value in enumerate(node.args)]
+    return pairs + list(node.kwargs.items())
+
+
+@cache
+def _argument_names(target: object) -> tuple[str, ...]:
+    schema = getattr(target, "_schema", None)
+    return tuple(a.name for a in schema.arguments) if schema is not None else ()
+
+
+@cache
+def _op_name(target: object) -> str:
+    schema = getattr(target, "_schema", None)
+    return str(schema.name) if schema is not None else getattr(target, "__name__", str(target))
+
+
+def _name(node: fx.Node) -> str:
+    return _op_name(node.target)
+
+
+def _abstract(value: object, tensors: list[Shape]) -> object:
+    """Replace tensor nodes by operands, counted as they come; number nodes by their value."""
+    if isinstance(value, fx.Node):
+        found = value.meta.get("val")
+        shape = getattr(found, "shape", None)
+        if shape is not None:
+            return _operand(found, tensors)
+        if isinstance(found, (tuple, list)):
+            return [_abstract_value(item, tensors) for item in found]
+        return found
+    if isinstance(value, (tuple, list)):
+        return [_abstract(item, tensors) for item in value]
+    return value
+
+
+def _abstract_value(value: object, tensors: list[Shape]) -> object:
+    return value if getattr(value, "shape", None) is None else _operand(value, tensors)
+
+
+def _operand(value: object, tensors: list[Shape]) -> Operand:
+    tensors.append(tuple(getattr(value, "shape", ())))
+    return Operand(len(tensors) - 1, tensors[-1], str(getattr(value, "dtype", "")) == "torch.bool")
+
+
+def _freeze(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(_freeze(item) for item in value)
+    if isinstance(value, Operand):
+        return (value.index, value.boolean)
+    return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
+
+
+def tensor_nodes(node: fx.Node) -> list[fx.Node]:
+    """The nodes behind the operands of a call, in the order `signature_of` counts them."""
+    found: list[fx.Node] = []
+
+    def walk(value: object) -> None:
+        if isinstance(value, fx.Node):
+            found.extend([value] * max(1, len(shapes(value.meta.get("val")))) if shapes(value.meta.get("val")) else [])
+        elif isinstance(value, (tuple, list)):
+            for item in value:
+                walk(item)
+
+    for value in node.args:
+        walk(value)
+    for value in node.kwargs.values():
+        walk(value)
+    return found

@@ -1,0 +1,84 @@
+"""Structure of the graph and the module tree: residual branches, repeated blocks, depth."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from mupc.ops import tensor_nodes
+from mupc.ops.table import shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """`add` adds to `stream` a value computed from it; `branch` holds the nodes on the way."""
+
+    add: fx.Node
+    stream: fx.Node
+    branch: frozenset[fx.Node]
+
+
+def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Residual, ...]:
+    """Every add of two activations of one shape, one of which is an ancestor of the other."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    found = []
+    for node in graph.nodes:
+        if node.op != "call_function" or not str(node.target).startswith("aten.add"):
+            continue
+        pair = [s for s in tensor_nodes(node) if is_data(s)]
+        if len(pair) != 2 or pair[0] is pair[1]:
+            continue
+        early, late = sorted(pair, key=order.__getitem__)
+        if shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
+            continue
+        branch = between(early, late, order)
+        if branch:
+            found.append(Residual(node, early, branch))
+    return tuple(found)
+
+
+def between(early: fx.Node, late: fx.Node, order: Mapping[fx.Node, int]) -> frozenset[fx.Node]:
+    """The nodes on paths from `early` (left out) to `late`; empty where there is none. Looks no further back than `early`."""
+    bound, back, todo = order[early], {late}, [late]
+    reached = False
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source is early:
+                reached = True
+            elif source not in back and order[source] > bound:
+                back.add(source)
+                todo.append(source)
+    if not reached:
+        return frozenset()
+    forward, todo = set[fx.Node](), [early]
+    while todo:
+        for user in todo.pop().users:
+            if user in back and user not in forward:
+                forward.add(user)
+                todo.append(user)
+    return frozenset(forward)
+
+
+def blocks(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Groups of sibling modules that hold the same parameters in the same shapes, in order: `("h.0", "h.1", ...)`."""
+    groups: list[tuple[str, ...]] = []
+    for prefix, parent in model.named_modules():
+        children: dict[object, list[str]] = defaultdict(list)
+        for name, child in parent.named_children():
+            if name.isdigit() and (layout := _layout(child)):
+                children[layout].append(f"{prefix}.{name}" if prefix else name)
+        groups += [tuple(names) for names in children.values() if len(names) > 1]
+    return tuple(groups)
+
+
+def _layout(module: nn.Module) -> tuple[object, ...]:
+    return tuple((name, tuple(p.shape)) for name, p in module.named_parameters(remove_duplicate=False))
+
+
+def depth(groups: tuple[tuple[str, ...], ...], residual_modules: frozenset[str]) -> int | None:
+    """The length of the longest group of blocks that hold residual branches; None where there is none."""
+    lengths = [len(g) for g in groups if any(m == b or m.startswith(b + ".") for b in g for m in residual_modules)]
+    return max(lengths, default=None) if lengths else None
