@@ -21,7 +21,6 @@ _declared: list[object] = []  # a torch Library forgets its ops when it is colle
 def with_torchvision_ops(importing: Callable[[], T]) -> T:
     """Run `importing`; for each torchvision op found missing, declare it and run again from a clean slate."""
     while True:
-        before = set(sys.modules)
         try:
             return importing()
         except RuntimeError as error:
