@@ -28,7 +28,7 @@ def with_torchvision_ops(importing: Callable[[], T]) -> T:
             if missing is None:
                 raise
             _declare(missing[1])
-            for name in set(sys.modules) - before:
+            for name in list(sys.modules):
                 if name.partition(".")[0] == "torchvision":
                     del sys.modules[name]
 
