@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor, nn
-from traps.roles_table import mismatches
+
+from tests.traps.roles_table import mismatches
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
