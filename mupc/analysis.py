@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
-from mupc.dims import Dims, infer_dims
+from mupc.dims import Dims, declare, infer_dims
 from mupc.dims.atoms import Atom
 from mupc.dims.naming import held_sizes, name_for
+from mupc.errors import MupcError
 from mupc.roles import Dim, Parameter, Roles, infer_roles
 from mupc.structure import blocks, depth
 from mupc.trace import Trace, trace
@@ -43,15 +45,25 @@ class Analysis:
         return self.roles.tied
 
 
-def analyze(model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, target: str | None = None) -> Analysis:
+def analyze(
+    model: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    fixed: Sequence[str] = (),
+    scaling: Sequence[str] = (),
+    target: str | None = None,
+) -> Analysis:
     """Trace a model on meta and infer what every parameter does.
 
-    The model may be on any device; it is not changed, and nothing of its size is allocated.
-    Raises `TraceError` where the forward cannot be traced with these inputs.
+    The model may be on any device; it is not changed, and nothing of its size is allocated. `fixed` and `scaling` name
+    dims, as the report names them, whose verdict is the caller's. Raises `TraceError` where the forward cannot be
+    traced with these inputs, `MupcError` where no dim bears a given name.
     """
     traced = trace(model, tuple(args), dict(kwargs or {}))
     dims = infer_dims(traced)
     names = name_dims(model, dims)
+    dims = declare(dims, _declared(names, fixed, scaling))
     found = infer_roles(dims, names)
     groups = blocks(model)
     branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
@@ -78,6 +90,15 @@ def analyze(model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any
         tuple(str(g.what) + (f" ({g.source})" if g.source else "") for g in traced.guesses),
         traced.unused,
     )
+
+
+def _declared(names: Mapping[Atom, str], fixed: Sequence[str], scaling: Sequence[str]) -> dict[Atom, bool]:
+    known = set(names.values())
+    for name in (*fixed, *scaling):
+        if name not in known:
+            near = get_close_matches(name, known, n=3) or sorted(known)[:8]
+            raise MupcError(f"no dim is named {name!r}; name one that the report lists, such as {', '.join(near)}")
+    return {atom: name in scaling for atom, name in names.items() if name in fixed or name in scaling}
 
 
 def name_dims(model: nn.Module, dims: Dims) -> dict[Atom, str]:

@@ -96,6 +96,20 @@ def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int:
     )
 
 
+def mismatch(signature: Signature, call: Call) -> str | None:
+    """Why a signature cannot be that of a call (ranks or sizes disagree), or None."""
+    pairs = [*zip(signature.operands, call.shapes, strict=False), *zip(signature.results, call.results, strict=False)]
+    if len(signature.operands) != len(call.shapes) or len(signature.results) != len(call.results):
+        return f"{call.op}: {len(call.shapes)} operands and {len(call.results)} results, not as its signature says"
+    for axes, shape in pairs:
+        if len(axes) != len(shape):
+            return f"{call.op}: rank {len(shape)} where its signature says {len(axes)}"
+        for axis, n in zip(axes, shape, strict=True):
+            if any(label not in signature.sizes for label in labels(axis)) or axis_size(axis, signature.sizes) != n:
+                return f"{call.op}: an axis of {n} where its signature says {axis}"
+    return None
+
+
 def labels(axis: Axis) -> Iterable[str]:
     """Every label of an axis pattern, inside sums as well."""
     for term in axis:

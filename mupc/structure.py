@@ -31,13 +31,23 @@ def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Resi
         pair = [s for s in tensor_nodes(node) if is_data(s)]
         if len(pair) != 2 or pair[0] is pair[1]:
             continue
-        early, late = sorted(pair, key=order.__getitem__)
-        if shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
+        early, late = sorted((_origin(s) for s in pair), key=order.__getitem__)
+        if early is late or shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
             continue
         branch = between(early, late, order)
         if branch:
             found.append(Residual(node, early, branch))
     return tuple(found)
+
+
+PASSING = ("aten.to", "aten._to_copy", "aten.dropout", "aten.clone", "aten.contiguous", "aten.alias", "aten.detach", "aten.mul", "aten.div")
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """The value behind casts, copies, dropout and scalar factors."""
+    while node.op == "call_function" and str(node.target).startswith(PASSING) and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node
 
 
 def between(early: fx.Node, late: fx.Node, order: Mapping[fx.Node, int]) -> frozenset[fx.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mupc.dims.atoms import Atom
@@ -10,7 +11,7 @@ from mupc.dims.fold import Folded, fold
 from mupc.dims.kinds import Kind, kinds
 from mupc.trace import Trace
 
-__all__ = ["Dims", "Facts", "Folded", "Kind", "infer_dims"]
+__all__ = ["Dims", "Facts", "Folded", "Kind", "declare", "infer_dims"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,8 @@ def infer_dims(trace: Trace) -> Dims:
     """Trace -> Dims: one fold, then the policy."""
     facts = gather(trace, fold(trace))
     return Dims(facts, kinds(facts))
+
+
+def declare(dims: Dims, declared: Mapping[Atom, bool]) -> Dims:
+    """The same facts judged again, with what the user says of some dims: grows (True) or is held fixed (False)."""
+    return Dims(dims.facts, kinds(dims.facts, declared)) if declared else dims

@@ -32,6 +32,7 @@ class Atoms:
         self.factors: list[Axis | None] = []
         self.sums: list[tuple[tuple[Axis, ...], ...]] = []
         self.conflicts: list[Conflict] = []
+        self.lost: list[tuple[Axis, tuple[Axis, ...]]] = []  # (axis, fresh axes that stand for its unaligned pieces)
         self.node = ""  # what is being folded now, for conflicts
         self._cats: dict[tuple[Axis, ...], Atom] = {}
 
@@ -131,7 +132,9 @@ class Atoms:
 
     def _unaligned(self, axis: Axis, sizes: tuple[int, ...]) -> list[Axis]:
         self.conflicts.append(Conflict(tuple(self.size[a] for a in self.expand(axis)), sizes, self.node))
-        return [self.new(n) for n in sizes]
+        fresh = [self.new(n) for n in sizes]
+        self.lost.append((axis, tuple(fresh)))
+        return fresh
 
     def cat(self, parts: tuple[Axis, ...]) -> Axis:
         """The axis whose parts are laid end to end; the same parts give the same axis."""
@@ -172,7 +175,9 @@ class Atoms:
         minor = self.length(atoms[1:])
         if start % minor == 0 and stop % minor == 0:
             return self._take_atom(atoms[0], start // minor, stop // minor) + atoms[1:]
-        return self.new(stop - start)
+        fresh = self.new(stop - start)
+        self.lost.append((axis, (fresh,)))
+        return fresh
 
     def _take_atom(self, atom: Atom, start: int, stop: int) -> Axis:
         size = self.size[atom]

@@ -56,6 +56,11 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         for axis in axes:
             for atom in below(axis):
                 of[atom].marks.add(mark)
+    for axis, pieces in folded.atoms.lost:
+        finite = any(of[atom].marks & {"data", "kernel", "lookup"} for atom in below(axis))
+        for piece in pieces:
+            for atom in below(piece):
+                of[atom].marks.add("data" if finite else "opaque")
     for axis, node in folded.contracted:
         for atom in below(axis):
             of[atom].contracted.append(node)
@@ -65,8 +70,10 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         for axis in folded.tensors[node][0]:
             _products(folded, folded.atoms.expand(axis), products, alone)
     _ends(trace, folded, of, below)
+    layers = {use.node for use in folded.uses if use.contracts}
     found = residuals(trace.graph, lambda node: folded.status.get(node) == DATA)
-    return Facts(folded, trace, of, parts, tuple(products), frozenset(alone), found)
+    branches = tuple(r for r in found if not layers.isdisjoint(r.branch))  # x + 0.04 x^3 is no branch
+    return Facts(folded, trace, of, parts, tuple(products), frozenset(alone), branches)
 
 
 class _Below:

@@ -222,7 +222,7 @@ def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], o
         return _picks_matrix(state, signature, sources, weights)
     if signature.kind == "index" and len(sources) > 1 and signature.marks:
         return _picks_matrix(state, signature, sources, weights)
-    if signature.words or (op in ("linear", "scaled_dot_product_attention") or op.startswith("conv")):
+    if signature.words or _takes_input(op):
         return False
     if len(weights) == len(sources):
         return True
@@ -233,6 +233,11 @@ def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], o
     neutral = {label for i, axes in enumerate(signature.operands) if i not in weights for axis in axes for label in labels(axis)}
     contracted = held & neutral - out
     return not contracted and not (neutral & out - held)
+
+
+def _takes_input(op: str) -> bool:
+    """Ops whose first operand is an activation by convention, even where it is a parameter."""
+    return op in ("linear", "scaled_dot_product_attention", "lstm", "gru") or op.startswith("conv")
 
 
 def _picks_matrix(state: Folded, signature: Signature, sources: list[fx.Node], weights: list[int]) -> bool:
@@ -287,9 +292,11 @@ def _use(state: Folded, node: fx.Node, op: str, signature: Signature, sources: l
     words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
     contracts = (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
     looked = False
+    fed = i == 0 and _takes_input(op)  # a parameter fed to a layer as its input (a learned query) is what an input layer makes
+    contracts |= fed
     for at, (axis, trail) in enumerate(zip(signature.operands[i], weight.trails, strict=False)):
         for label in labels(axis):
-            word = _word(label, at, i, signature, beside, out)
+            word = "out" if fed else _word(label, at, i, signature, beside, out)
             looked |= word == "lookup"
             for place in trail:
                 words[place].append((word, env[label]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from torch import fx
 
@@ -32,11 +33,13 @@ FINITE = (
 )
 
 
-def kinds(facts: Facts) -> dict[Atom, Kind]:
-    """A verdict for every atom that a parameter's axis, or a part of one, is made of."""
-    out: dict[Atom, Kind] = {}
+def kinds(facts: Facts, declared: Mapping[Atom, bool] = MappingProxyType({})) -> dict[Atom, Kind]:
+    """A verdict for every atom that a parameter's axis, or a part of one, is made of; what the user declared stands."""
+    out = {atom: Kind("width" if grows else "inner", grows, "declared by the user") for atom, grows in declared.items()}
     atoms = [atom for atom, fact in facts.of.items() if fact.produced or fact.consumed or fact.carried or fact.marks]
     for atom in atoms:
+        if atom in out:
+            continue
         found = finite(facts.of[atom]) or experts(facts, atom) or dangling(facts, atom)
         if found:
             out[atom] = found
@@ -90,7 +93,9 @@ def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
     fact = facts.of[atom]
     if not fact.contracted or fact.consumed or any(atom in product for product in facts.products if len(product) > 1 and _grown(facts, product, atom)):
         return None
-    for use in fact.carried:
+    for use in (*fact.carried, *fact.produced):
+        if any(word in ("in", "lookup") for entries in use.axes for word, _ in entries):
+            continue
         for entries in use.axes:
             for _word, axis in entries:
                 for other in facts.folded.atoms.expand(axis):
@@ -120,12 +125,12 @@ def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
     """Rule 3: exactly one factor of a product grows; the one contracted between activations does not."""
 
     def candidate(atom: Atom) -> bool:
-        return atom not in out and (_scales(facts, atom) or bool(facts.of[atom].contracted))
+        return atom not in out and (_scales(facts, atom) or _contracted(facts, atom))
 
     for product in facts.products:
         for atom in product:
             if candidate(atom) and _contracted(facts, atom) and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product):
-                _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(facts.of[atom].contracted)}; its partner grows"))
+                _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows"))
     open_products = [p for p in facts.products if sum(candidate(a) for a in p) >= 1]
     changed = True
     while changed:
@@ -139,7 +144,7 @@ def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
                 changed = True
             elif len(left) == 1:
                 heads = any(a in out and out[a].kind == "inner" for a in product)
-                _settle(facts, out, left[0], replace(width(facts, left[0]), kind="heads" if heads else "width"))
+                _settle(facts, out, left[0], Kind("heads" if heads else "width", True, _why_grows(facts, left[0])))
                 changed = True
         if not changed:
             changed = _stand_alone(facts, out, open_products, candidate)
@@ -166,14 +171,22 @@ def _scales(facts: Facts, atom: Atom) -> bool:
 
 
 def _contracted(facts: Facts, atom: Atom) -> bool:
-    return bool(facts.of[atom].contracted)
+    """Contracted between activations, itself or a part of it."""
+    return bool(_evidence(facts, atom))
+
+
+def _evidence(facts: Facts, atom: Atom) -> list[fx.Node]:
+    return facts.of[atom].contracted or [node for p in facts.parts.get(atom, ()) for node in facts.of[p].contracted]
 
 
 def _settle(facts: Facts, out: dict[Atom, Kind], atom: Atom, kind: Kind) -> None:
-    """The verdict on a sum holds for those of its parts that have none."""
-    for one in (atom, *facts.parts.get(atom, ())):
-        if one not in out:
-            out[one] = kind if one == atom or kind.grows is False or _scales(facts, one) else width(facts, one)
+    """The verdict on a sum is one on its parts: all are fixed with it, or each grows where it can."""
+    parts = facts.parts.get(atom, ())
+    for one in parts or (atom,):
+        if one not in out and one not in facts.parts:
+            out[one] = kind if not parts or not kind.grows else replace(width(facts, one), kind=kind.kind)
+    if parts:
+        out[atom] = kind
 
 
 def width(facts: Facts, atom: Atom) -> Kind:
@@ -192,6 +205,12 @@ def width(facts: Facts, atom: Atom) -> Kind:
     return Kind("data", False, f"made by {_who(fact.produced)}, consumed by no parameter" if fact.produced else "no parameter makes it")
 
 
+def _why_grows(facts: Facts, atom: Atom) -> str:
+    fact = facts.of[atom]
+    made = f"made by {_who(fact.produced)}" if fact.produced else "made"
+    return f"{made}, consumed by {_who(fact.consumed)}" if fact.consumed else f"{made}; its partners are fixed"
+
+
 def _returned(facts: Facts, atom: Atom) -> Kind:
     """An axis of a second output: nothing in the graph says; a width of the same size is taken as the same dim, marked as a guess."""
     size = facts.folded.atoms.size[atom]
@@ -205,10 +224,10 @@ def whole(facts: Facts, atom: Atom, out: dict[Atom, Kind]) -> Kind:
     """A sum grows when one of its parts does."""
     parts = [out[p] for p in facts.parts[atom] if p in out and p not in facts.parts]
     known = out.get(atom)
-    if known is not None and known.kind in ("lookup", "kernel", "data", "inner"):
+    if known is not None and known.grows is False:
         return known
     if any(p.grows for p in parts):
-        return Kind("width", True, "a part of it grows: " + next(p.why for p in parts if p.grows))
+        return Kind(known.kind if known else "width", True, "a part of it grows: " + next(p.why for p in parts if p.grows))
     if any(p.grows is None for p in parts):
         return Kind("unknown", None, next(p.why for p in parts if p.grows is None))
     if parts:

@@ -30,8 +30,8 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
 
 
 def _other(facts: Facts, use: RawUse, word: str) -> int:
-    """The size of the axes of a use that carry that word (a look-up counts as in, a kernel belongs to it)."""
-    words = ("in", "lookup", "kernel") if word == "in" else (word,)
+    """The size of the axes of a use that carry that word (a look-up counts as in)."""
+    words = ("in", "lookup") if word == "in" else (word,)
     return prod(facts.folded.atoms.length(facts.folded.atoms.expand(axis)) for entries in use.axes for w, axis in entries if w in words)
 
 

@@ -49,6 +49,12 @@ def product(call: Call) -> Signature | None:
     return elementwise(call, "multilinear", (tuple(range(len(call.shapes))),))
 
 
+@row("_weight_norm", "_weight_norm_interface")
+def weight_norm(call: Call) -> Signature | None:
+    """v scaled to the norms g (size 1 along the other axes)."""
+    return elementwise(Call(call.op, call.args, call.shapes, call.results[:1]), "pointwise", ((0, 1),)) if len(call.results) == 1 else None
+
+
 @row("div", "divide", "true_divide", "__rdiv__", "__truediv__", "floor_divide", "atan2", "arctan2", "fmod", "remainder", "pow", "float_power", "xlogy",
      "__pow__", "__rpow__", "__floordiv__")
 def quotient(call: Call) -> Signature | None:

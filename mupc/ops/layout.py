@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from mupc.ops.products import spatial_axes
+from mupc.ops.products import grids, spatial_axes
 from mupc.ops.table import row
 from mupc.signature import Axes, Axis, Call, Operand, Shape, Signature, Sum, plain, sizes_of
 
@@ -431,7 +431,8 @@ def window(call: Call) -> Signature | None:
     ins, outs = spatial_axes(src[lead:], dst[lead:], sizes)
     result = (*head, *outs)
     rest = _rest(call)
-    return layout(((*head, *ins), *rest), tuple(result if s == dst else plain("q", s) for s in call.results), sizes | _rest_sizes(call))
+    results = tuple(result if s == dst else plain("q", s) for s in call.results)
+    return layout(((*head, *ins), *rest), results, sizes | _rest_sizes(call), grids(outs))
 
 
 def _spatial(op: str) -> int:
@@ -481,4 +482,4 @@ def fourier(call: Call) -> Signature | None:
         return None
     sizes: dict[str, int] = {}
     ins, outs = spatial_axes(src, dst, sizes)
-    return layout((ins, *_rest(call)), (outs,), sizes | _rest_sizes(call))
+    return layout((ins, *_rest(call)), (outs,), sizes | _rest_sizes(call), grids(outs))

@@ -79,6 +79,11 @@ def conv(call: Call) -> Signature | None:
     return _conv(call, x, w, call.int("groups", 1), transposed)
 
 
+def grids(places: Axes) -> dict[str, str]:
+    """New grids of places are data, whatever is on them."""
+    return {label: "data" for axis in places for label in axis if isinstance(label, str) and label.startswith("t")}
+
+
 @row("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(call: Call) -> Signature | None:
     """A transposed convolution stores its weight as (g i) o k."""
@@ -105,7 +110,7 @@ def _conv(call: Call, x: Shape, w: Shape, groups: int, transposed: bool) -> Sign
     if len(call.shapes) > 2:
         operands.append((made,))
         terms.append((2,))
-    marks = {f"k{i}": "kernel" for i in range(spatial)}
+    marks = {f"k{i}": "kernel" for i in range(spatial)} | grids(places_out)
     return Signature("multilinear", tuple(operands), ((*batch, made, *places_out),), sizes, tuple(terms), marks)
 
 
@@ -156,7 +161,7 @@ def attention(call: Call) -> Signature | None:
     return Signature("multilinear", tuple(operands), tuple(results), sizes, ((0, 1, 2),))
 
 
-@row("_grouped_mm", "grouped_mm", "_scaled_grouped_mm")
+@row("_grouped_mm", "grouped_mm", "_scaled_grouped_mm", "transformers::grouped_mm_fallback")
 def grouped_mm(call: Call) -> Signature | None:
     """One matrix per run of rows: x n k, W e k m -> n m; the expert of a row is a routing decision."""
     a, b = call.shapes[:2]

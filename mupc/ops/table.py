@@ -9,7 +9,7 @@ from functools import cache
 from torch import fx
 
 from mupc._paths import rules_dir
-from mupc.signature import Axes, Call, Operand, Shape, Signature, parse, plain, sizes_of
+from mupc.signature import Axes, Call, Operand, Shape, Signature, mismatch, parse, plain, sizes_of
 
 Row = Callable[[Call], Signature | None]
 ROWS: dict[str, Row] = {}
@@ -17,11 +17,11 @@ _seen: dict[object, Signature] = {}
 
 
 def row(*ops: str) -> Callable[[Row], Row]:
-    """Enter a function as the row of these aten ops (in-place twins included)."""
+    """Enter a function as the row of these ops (aten's where no namespace is named; in-place twins included)."""
 
     def enter(function: Row) -> Row:
         for op in ops:
-            ROWS[f"aten::{op}"] = function
+            ROWS[op if "::" in op else f"aten::{op}"] = function
         return function
 
     return enter
@@ -54,7 +54,7 @@ def lookup(call: Call) -> Signature:
     else:
         rule = ROWS.get(op) or ROWS.get(op.removesuffix("_"))
         found = rule(call) if rule else guess(call)
-    return found or opaque(call)
+    return found if found is not None and mismatch(found, call) is None else opaque(call)
 
 
 def guess(call: Call) -> Signature | None:

@@ -1,0 +1,103 @@
+"""Build a model without its memory: parameters on the meta device, small constants real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
+
+T = TypeVar("T")
+
+# Results that depend on nothing but their arguments: a constructor may read them back with `.item()`.
+_VALUES = {
+    torch.arange, torch.linspace, torch.logspace, torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor,
+    torch.eye, torch.range, torch.tril_indices, torch.triu_indices, torch.fft.fftfreq, torch.fft.rfftfreq,
+    torch.hann_window, torch.hamming_window, torch.bartlett_window, torch.blackman_window, torch.kaiser_window,
+}  # fmt: skip
+_MOVES = {Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.xpu}
+_SMALL = 1 << 20  # elements of a constant that may be real
+
+
+def build(make: Callable[[], T]) -> T:
+    """Call `make` so that what it allocates is on meta; where its code needs real values, call it plainly."""
+    try:
+        with OnMeta():
+            return make()
+    except Exception as error:
+        if not needs_values(error):
+            raise
+    return make()
+
+
+def needs_values(error: Exception) -> bool:
+    """The error came from the meta device, not from the model."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error).lower()
+
+
+class OnMeta(TorchFunctionMode):
+    """Factories make meta tensors, small constants stay real, and a real operand that meets a meta one joins it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _MOVES:
+            return args[0]
+        if func in _device_constructors():
+            return _make(func, args, kwargs)
+        if func is Tensor.to:
+            args, kwargs = _stay(args, kwargs)
+        devices = {tensor.device.type for tensor in _tensors((args, kwargs))}
+        if "meta" in devices and "cpu" in devices:
+            if _in_place(func) and args[0].device.type == "cpu":
+                return args[0]  # its new values are nobody's to know
+            args, kwargs = _to_meta(args), _to_meta(kwargs)
+        return func(*args, **kwargs)
+
+
+def _make(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    given = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]
+    if given:  # torch.as_tensor(tensor): it stays where it is
+        kwargs.pop("device", None)
+        return func(*args, **kwargs)
+    explicit = kwargs.get("device")
+    if func in _VALUES or (explicit is not None and torch.device(explicit).type == "cpu"):
+        if func(*args, **{**kwargs, "device": "meta"}).numel() <= _SMALL:
+            return func(*args, **{**kwargs, "device": "cpu"})
+    return func(*args, **{**kwargs, "device": "meta", "pin_memory": False} if "pin_memory" in kwargs else {**kwargs, "device": "meta"})
+
+
+def _stay(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """`tensor.to(...)` without its device."""
+    tensor, *rest = args
+    kwargs.pop("device", None)
+    rest = [tensor.device if isinstance(arg, (str, torch.device, int)) and not isinstance(arg, bool) and i == 0 else arg for i, arg in enumerate(rest)]
+    return (tensor, *rest), kwargs
+
+
+def _in_place(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _tensors(value)
+    elif isinstance(tree, (tuple, list)):
+        for value in tree:
+            yield from _tensors(value)
+
+
+def _to_meta(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.to("meta") if tree.device.type == "cpu" else tree
+    if isinstance(tree, dict):
+        return {key: _to_meta(value) for key, value in tree.items()}
+    if type(tree) in (tuple, list):
+        return type(tree)(_to_meta(value) for value in tree)
+    return tree
