@@ -52,6 +52,7 @@ class Signature:
     parity: Literal["odd", "even"] | None = "odd"
     bounded: bool = False
     assumed: bool = False  # guessed from shapes alone
+    regroups: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()  # labels whose products are equal, and no more
 
 
 @dataclass(frozen=True, slots=True)

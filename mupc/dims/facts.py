@@ -38,6 +38,7 @@ class Facts:
     of: dict[Atom, Fact]
     parts: dict[Atom, tuple[Atom, ...]]  # atom -> atoms of its parts, for sums
     products: tuple[Axis, ...]
+    spread: tuple[Axis, ...]  # the same, laid over several axes of one weight: (d, h, hd) makes h x hd
     alone: frozenset[Atom]  # atoms that are a whole axis of some parameter
     residuals: tuple[Residual, ...]
 
@@ -56,24 +57,38 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         for axis in axes:
             for atom in below(axis):
                 of[atom].marks.add(mark)
-    for axis, pieces in folded.atoms.lost:
-        finite = any(of[atom].marks & {"data", "kernel", "lookup"} for atom in below(axis))
-        for piece in pieces:
-            for atom in below(piece):
-                of[atom].marks.add("data" if finite else "opaque")
     for axis, node in folded.contracted:
         for atom in below(axis):
             of[atom].contracted.append(node)
     products: dict[Axis, None] = {}
     alone: set[Atom] = set()
+    _carry_over(folded, of, below, products)
     for node in trace.parameters.values():
         for axis in folded.tensors[node][0]:
+            below(axis)
             _products(folded, folded.atoms.expand(axis), products, alone)
     _ends(trace, folded, of, below)
     layers = {use.node for use in folded.uses if use.contracts}
     found = residuals(trace.graph, lambda node: folded.status.get(node) == DATA)
     branches = tuple(r for r in found if not layers.isdisjoint(r.branch))  # x + 0.04 x^3 is no branch
-    return Facts(folded, trace, of, parts, tuple(products), frozenset(alone), branches)
+    return Facts(folded, trace, of, parts, tuple(products), tuple(_spread(folded)), frozenset(alone), branches)
+
+
+def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: dict[Axis, None]) -> None:
+    """A regrouping that does not line up loses which place is which, not who makes and who consumes the whole."""
+    lost = [(below(axis), [folded.atoms.expand(p) for p in pieces]) for axis, pieces in folded.atoms.lost]
+    for old, pieces in lost:
+        finite = any(of[atom].marks & {"data", "kernel", "lookup"} for atom in old)
+        for atom in (a for piece in pieces for a in piece):
+            if finite:
+                of[atom].marks.add("data")
+            for before in old:
+                of[atom].produced += [use for use in of[before].produced if use not in of[atom].produced]
+    for old, pieces in reversed(lost):
+        for atom in (a for piece in pieces for a in piece):
+            for before in old:
+                of[before].consumed += [use for use in of[atom].consumed if use not in of[before].consumed]
+        products[tuple(a for piece in pieces for a in piece)] = None
 
 
 class _Below:
@@ -124,6 +139,19 @@ def _products(folded: Folded, axis: Axis, products: dict[Axis, None], alone: set
                 inner = folded.atoms.expand(part)
                 if len(inner) > 1 or folded.atoms.sums[inner[0]] if inner else False:
                     _products(folded, inner, products, alone)
+
+
+def _spread(folded: Folded) -> dict[Axis, None]:
+    """Atoms that one side of a contraction has on several axes of its weight."""
+    out: dict[Axis, None] = {}
+    for use in folded.uses:
+        if len(use.axes) < 3 or not use.contracts:
+            continue
+        for side in ("in", "out"):
+            axes = [folded.atoms.expand(axis) for entries in use.axes for word, axis in entries if word == side]
+            if len(axes) > 1:
+                out[tuple(atom for axis in axes for atom in axis)] = None
+    return out
 
 
 def primary(trace: Trace) -> str | None:

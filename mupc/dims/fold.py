@@ -115,6 +115,8 @@ def _call(state: Folded, node: fx.Node) -> None:
         for axis_pattern, axis in zip(pattern, tensor, strict=True):
             _bind(state.atoms, axis_pattern, axis, env, signature)
     state.tensors[node] = tuple(tuple(_build(state.atoms, axis, env, signature) for axis in axes) for axes in signature.results)
+    for before, after in signature.regroups:
+        state.atoms.lost.append((tuple(a for x in before for a in env[x]), tuple(env[x] for x in after)))
     _mark(state, node, signature, sources, env)
     _track(state, node, signature, sources, env)
 
@@ -300,11 +302,12 @@ def _use(state: Folded, node: fx.Node, op: str, signature: Signature, sources: l
             looked |= word == "lookup"
             for place in trail:
                 words[place].append((word, env[label]))
-    contracted = any(word in ("in", "kernel", "lookup") for entries in words.values() for word, _ in entries)
-    made = any(word == "out" for entries in words.values() for word, _ in entries)
+    matrix = any(word in ("in", "kernel", "lookup") for entries in words.values() for word, _ in entries)
     for parameter in sorted(weight.parameters):
         axes = tuple(tuple(words.get((parameter, k), ())) for k in range(_rank(state, parameter, words)))
-        state.uses.append(RawUse(parameter, node, op, axes, looked or (contracts and (contracted or made))))
+        own = {word for entries in axes for word, _ in entries}
+        acts = bool(own & {"in", "kernel", "lookup"}) or ("out" in own and not matrix)  # else a norm's scale within a matrix
+        state.uses.append(RawUse(parameter, node, op, axes, (looked or contracts) and acts))
 
 
 def _rank(state: Folded, parameter: str, words: dict[tuple[str, int], list[tuple[str, Axis]]]) -> int:

@@ -118,7 +118,14 @@ def rank(facts: Facts, atom: Atom) -> Kind | None:
     if pair is None or stream(facts, atom):
         return None
     made, used = pair
+    if any(word == "lookup" for entries in made.axes for word, _ in entries) and not _feeds_stream(facts, used):
+        return None  # without a stream to factorize for, an embedding's dim is a width like any other
     return Kind("rank", False, f"only linear or norm ops between {made.parameter} and {used.parameter}, and narrower than both")
+
+
+def _feeds_stream(facts: Facts, use: RawUse) -> bool:
+    out = [atom for entries in use.axes for word, axis in entries if word == "out" for atom in facts.folded.atoms.expand(axis)]
+    return any(stream(facts, atom) for atom in out)
 
 
 def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
@@ -131,6 +138,18 @@ def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
         for atom in product:
             if candidate(atom) and _contracted(facts, atom) and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product):
                 _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows"))
+    for product in facts.spread:
+        for atom in product:
+            if candidate(atom) and _contracted(facts, atom) and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product):
+                _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows"))
+                for other in product:
+                    if candidate(other) and not _contracted(facts, other):
+                        _settle(facts, out, other, Kind("heads", True, _why_grows(facts, other)))
+    for product in facts.spread:
+        if any(a in out and out[a].kind == "heads" and out[a].grows for a in product):
+            for atom in product:
+                if candidate(atom):
+                    _settle(facts, out, atom, Kind("inner", False, "another factor of the same side grows: the heads"))
     open_products = [p for p in facts.products if sum(candidate(a) for a in p) >= 1]
     changed = True
     while changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from mupc.ops.products import grids, spatial_axes
@@ -20,9 +21,11 @@ def reshape(call: Call) -> Signature | None:
     """Row-major regrouping: the common refinement of both factorizations gives the labels."""
     src, dst = call.shapes[0], call.results[0]
     ins, outs, sizes = refine(src, dst)
+    before, after = ([x for axis in side for x in axis if x[0] == letter] for side, letter in ((ins, "u"), (outs, "v")))  # type: ignore[index]
     rest = tuple(plain(f"o{i}_", s) for i, s in enumerate(call.shapes[1:]))
     sizes |= sizes_of(*zip(rest, call.shapes[1:], strict=True))
-    return layout((ins, *rest), (outs,), sizes)
+    found = layout((ins, *rest), (outs,), sizes)
+    return replace(found, regroups=((tuple(before), tuple(after)),)) if before else found  # type: ignore[arg-type]
 
 
 def refine(src: Shape, dst: Shape) -> tuple[Axes, Axes, dict[str, int]]:

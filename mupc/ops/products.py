@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mupc.ops.table import row
-from mupc.signature import Axes, Axis, Call, Operand, Shape, Signature, parse, plain, sizes_of
+from mupc.signature import Axes, Axis, Call, Operand, Shape, Signature, Sum, parse, plain, sizes_of
 
 
 @row("matmul", "linalg_matmul", "inner")
