@@ -7,6 +7,7 @@ raises while it describes ops that were never defined. Tracing runs none of thes
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Callable
@@ -33,10 +34,22 @@ def with_torchvision_ops(importing: Callable[[], T]) -> T:
                     del sys.modules[name]
 
 
+def import_torchvision() -> None:
+    """Import torchvision where it is installed. Call it before timm and transformers, which import it in passing."""
+    if importlib.util.find_spec("torchvision") is not None:
+        with_torchvision_ops(lambda: importlib.import_module("torchvision"))
+
+
 def import_timm() -> ModuleType:
     """`import timm`, also where torchvision's compiled ops cannot be loaded."""
-    with_torchvision_ops(lambda: importlib.import_module("torchvision"))
+    import_torchvision()
     return importlib.import_module("timm")
+
+
+def import_transformers() -> ModuleType:
+    """`import transformers`, also where torchvision's compiled ops cannot be loaded."""
+    import_torchvision()
+    return importlib.import_module("transformers")
 
 
 def _declare(op: str) -> None:

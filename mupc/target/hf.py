@@ -1,0 +1,137 @@
+"""`hf:TYPE` and `hf:path/config.json`: any transformers model type, in the default size or as overridden."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mupc.errors import TargetError
+from mupc.target.blame import describe
+from mupc.target.build import build
+from mupc.target.load import Built
+from mupc.target.settings import near_names, nested, unknown_setting
+from mupc.target.torchvision_ops import import_transformers
+
+# Whole models first, with the head that pretraining uses; a bare backbone last.
+_HEADS = (
+    "IMAGE_TEXT_TO_TEXT", "SPEECH_SEQ_2_SEQ", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "CAUSAL_LM", "MULTIMODAL_LM",
+    "CTC", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION",
+    "OBJECT_DETECTION", "UNIVERSAL_SEGMENTATION", "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "MASK_GENERATION",
+    "TIME_SERIES_PREDICTION", "TEXT_TO_WAVEFORM", "PRETRAINING", "SEQUENCE_CLASSIFICATION",
+)  # fmt: skip
+
+
+def build_target(name: str, settings: Mapping[str, Any]) -> Built:
+    """The model class that fits the config best, built on meta."""
+    try:
+        transformers = import_transformers()
+    except ImportError as error:
+        raise TargetError(f"hf:{name} needs transformers (pip install 'mupc[hf]'): {error}") from error
+    transformers.logging.set_verbosity_error()
+
+    def make(changes: Mapping[str, Any]) -> nn.Module:
+        config = _config(name, {**settings, **changes})
+        return build(lambda: _from_config(config))
+
+    try:
+        return Built(make({}), make, where=f"hf:{name}")
+    except TargetError:
+        raise
+    except Exception as error:
+        raise TargetError(f"hf:{name}: {describe(error)}") from error
+
+
+def _config(name: str, settings: Mapping[str, Any]) -> Any:
+    """The type's default config, or the file's, with `settings` put in; an unknown key is an error."""
+    from transformers import CONFIG_MAPPING
+
+    given = _read(Path(name)) if name.endswith(".json") or Path(name).is_file() else {}
+    kind = given.pop("model_type", None) if given else name
+    if kind not in CONFIG_MAPPING:
+        raise TargetError(f"transformers has no model type {kind!r}{near_names(str(kind), sorted(CONFIG_MAPPING))}")
+    config_class = CONFIG_MAPPING[kind]
+    try:
+        base = config_class.from_dict(copy.deepcopy(given)) if given else config_class()
+    except Exception as error:
+        raise TargetError(f"hf:{name}: this config cannot be made: {describe(error)}") from error
+    for key in settings:
+        _check_key(base, key, f"hf:{name}")
+    if not settings:
+        return base
+    whole = _merge(given, nested(settings))
+    try:
+        return config_class.from_dict(whole) if given else config_class(**whole)
+    except Exception as error:
+        raise TargetError(f"hf:{name} {' '.join(f'{k}={v}' for k, v in settings.items())}: {describe(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TargetError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"{path}: {describe(error)}") from error
+    except json.JSONDecodeError as error:
+        raise TargetError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise TargetError(f"{path}: no model_type; is this a transformers config.json?")
+    return config
+
+
+def _check_key(config: Any, key: str, where: str) -> None:
+    """`a.b.c` must exist on the config: transformers itself takes any key in silence."""
+    for part in key.split("."):
+        known = set(config) if isinstance(config, dict) else {*config.to_dict(), *getattr(config, "attribute_map", {})}
+        present = part in known or (not isinstance(config, dict) and hasattr(config, part))
+        if not present:
+            raise unknown_setting(part, known, where)
+        config = config.get(part) if isinstance(config, dict) else getattr(config, part)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _from_config(config: Any) -> nn.Module:
+    """Try the classes that fit; some types list a class that their own default config does not suit."""
+    failed: list[Exception] = []
+    for model_class in _classes(config):
+        try:
+            # A private copy: a model may write into its config.
+            model: nn.Module = model_class._from_config(copy.deepcopy(config))
+            return model
+        except Exception as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    raise TargetError(f"transformers builds no model from {type(config).__name__} alone")
+
+
+def _classes(config: Any) -> Iterator[Any]:
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    names = dict.fromkeys(getattr(config, "architectures", None) or ())
+    for head in _HEADS:
+        names |= dict.fromkeys(_listed(getattr(auto, f"MODEL_FOR_{head}_MAPPING_NAMES", {}), config))
+    names |= dict.fromkeys(_listed(auto.MODEL_MAPPING_NAMES, config))
+    for name in names:
+        if (found := getattr(transformers, name, None)) is not None:
+            yield found
+
+
+def _listed(mapping: Mapping[str, Any], config: Any) -> tuple[str, ...]:
+    names = mapping.get(config.model_type, ())
+    return (names,) if isinstance(names, str) else tuple(names)
