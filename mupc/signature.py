@@ -111,6 +111,19 @@ def mismatch(signature: Signature, call: Call) -> str | None:
     return None
 
 
+def written(signature: Signature) -> str:
+    """A signature as a person writes it: `b s i, o i -> b s o`."""
+    left, right = (
+        ", ".join(" ".join(_axis(a) for a in axes) for axes in side) for side in (signature.operands, signature.results)
+    )
+    return f"{left} -> {right}"
+
+
+def _axis(axis: Axis) -> str:
+    words = [term if isinstance(term, str) else "(" + " + ".join(_axis(p) for p in term.parts) + ")" for term in axis]
+    return "1" if not words else words[0] if len(words) == 1 else f"({' '.join(words)})"
+
+
 def labels(axis: Axis) -> Iterable[str]:
     """Every label of an axis pattern, inside sums as well."""
     for term in axis:
@@ -159,7 +172,11 @@ def parse(pattern: str, shapes: Sequence[Shape], results: Sequence[Shape]) -> Si
     if any(axes is None for axes in (*operands, *outs)):
         return None
     return Signature(
-        "multilinear", tuple(a for a in operands if a is not None), tuple(a for a in outs if a is not None), sizes, tuple(terms)
+        "multilinear",
+        tuple(a for a in operands if a is not None),
+        tuple(a for a in outs if a is not None),
+        sizes,
+        tuple(terms),
     )
 
 

@@ -114,7 +114,9 @@ def _call(state: Folded, node: fx.Node) -> None:
     for pattern, tensor in zip(signature.operands, operands, strict=True):
         for axis_pattern, axis in zip(pattern, tensor, strict=True):
             _bind(state.atoms, axis_pattern, axis, env, signature)
-    state.tensors[node] = tuple(tuple(_build(state.atoms, axis, env, signature) for axis in axes) for axes in signature.results)
+    state.tensors[node] = tuple(
+        tuple(_build(state.atoms, axis, env, signature) for axis in axes) for axes in signature.results
+    )
     for before, after in signature.regroups:
         state.atoms.lost.append((tuple(a for x in before for a in env[x]), tuple(env[x] for x in after)))
     _mark(state, node, signature, sources, env)
@@ -232,7 +234,13 @@ def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], o
         return False
     held = {label for i in weights for axis in signature.operands[i] for label in labels(axis)}
     out = {label for axes in signature.results for axis in axes for label in labels(axis)}
-    neutral = {label for i, axes in enumerate(signature.operands) if i not in weights for axis in axes for label in labels(axis)}
+    neutral = {
+        label
+        for i, axes in enumerate(signature.operands)
+        if i not in weights
+        for axis in axes
+        for label in labels(axis)
+    }
     contracted = held & neutral - out
     return not contracted and not (neutral & out - held)
 
@@ -246,7 +254,11 @@ def _picks_matrix(state: Folded, signature: Signature, sources: list[fx.Node], w
     """A look-up that leaves a vector is an activation; one that leaves a matrix picks a weight (experts)."""
     if signature.kind != "index" or weights != [0] or "lookup" not in signature.marks.values():
         return False
-    left = [axis for axis in signature.operands[0] if axis and not any(signature.marks.get(x) == "lookup" for x in labels(axis))]
+    left = [
+        axis
+        for axis in signature.operands[0]
+        if axis and not any(signature.marks.get(x) == "lookup" for x in labels(axis))
+    ]
     return len(left) >= 2
 
 
@@ -259,7 +271,9 @@ def _trails(weight: Weight, pattern: Patterns) -> dict[str, Trail]:
     return out
 
 
-def _derive(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], weights: list[int], env: dict[str, Axis]) -> None:
+def _derive(
+    state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], weights: list[int], env: dict[str, Axis]
+) -> None:
     held: dict[str, Trail] = defaultdict(frozenset)
     parameters: frozenset[str] = frozenset()
     for i in weights:
@@ -282,7 +296,9 @@ def _derive(state: Folded, node: fx.Node, signature: Signature, sources: list[fx
                     state.marks["experts"].append(env[label])
 
 
-def _use(state: Folded, node: fx.Node, op: str, signature: Signature, sources: list[fx.Node], i: int, env: dict[str, Axis]) -> None:
+def _use(
+    state: Folded, node: fx.Node, op: str, signature: Signature, sources: list[fx.Node], i: int, env: dict[str, Axis]
+) -> None:
     """One word per label of a weight operand: contracted with the others (`in`), new (`out`), in both (`batch`)."""
     weight = state.weights.get(sources[i])
     if weight is None:
@@ -294,7 +310,9 @@ def _use(state: Folded, node: fx.Node, op: str, signature: Signature, sources: l
     words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
     contracts = (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
     looked = False
-    fed = i == 0 and _takes_input(op)  # a parameter fed to a layer as its input (a learned query) is what an input layer makes
+    fed = i == 0 and _takes_input(
+        op
+    )  # a parameter fed to a layer as its input (a learned query) is what an input layer makes
     contracts |= fed
     for at, (axis, trail) in enumerate(zip(signature.operands[i], weight.trails, strict=False)):
         for label in labels(axis):
@@ -306,7 +324,9 @@ def _use(state: Folded, node: fx.Node, op: str, signature: Signature, sources: l
     for parameter in sorted(weight.parameters):
         axes = tuple(tuple(words.get((parameter, k), ())) for k in range(_rank(state, parameter, words)))
         own = {word for entries in axes for word, _ in entries}
-        acts = bool(own & {"in", "kernel", "lookup"}) or ("out" in own and not matrix)  # else a norm's scale within a matrix
+        acts = bool(own & {"in", "kernel", "lookup"}) or (
+            "out" in own and not matrix
+        )  # else a norm's scale within a matrix
         state.uses.append(RawUse(parameter, node, op, axes, (looked or contracts) and acts))
 
 
@@ -329,7 +349,9 @@ def _word(label: str, at: int, i: int, signature: Signature, beside: set[str], o
     return "batch" if label in beside or signature.kind not in ("multilinear", "index") else "out"
 
 
-def _activations(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
+def _activations(
+    state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]
+) -> None:
     """Note the dims contracted between two different activations, by a product or by a product and a later sum."""
     if signature.kind != "multilinear":
         return
@@ -361,15 +383,21 @@ def _summed_product(state: Folded, node: fx.Node, signature: Signature, source: 
         hops += 1
     else:
         return
-    reduced = [at for at, axis in enumerate(signature.operands[0]) if any(label in signature.over for label in labels(axis))]
+    reduced = [
+        at for at, axis in enumerate(signature.operands[0]) if any(label in signature.over for label in labels(axis))
+    ]
     gone = {label for at in reduced for label in labels(inner.results[0][at])}
     factors = tensor_nodes(source)
     if len(set(factors)) < 2:
         return
-    having = [i for i, axes in enumerate(inner.operands) if any(label in gone for axis in axes for label in labels(axis))]
+    having = [
+        i for i, axes in enumerate(inner.operands) if any(label in gone for axis in axes for label in labels(axis))
+    ]
     if len(having) < 2:
         return
-    axes_of = dict(zip((label for axis in inner.results[0] for label in labels(axis)), state.tensors[source][0], strict=False))
+    axes_of = dict(
+        zip((label for axis in inner.results[0] for label in labels(axis)), state.tensors[source][0], strict=False)
+    )
     data = [i for i in having if state.status[factors[i]] == DATA]
     if len(data) > 1:
         state.contracted += [(env[label], node) for at in reduced for label in labels(signature.operands[0][at])]

@@ -67,7 +67,13 @@ def finite(fact: Fact) -> Kind | None:
 
 def experts(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 2: an axis that a weight with in and out axes of its own is batched over (experts, groups)."""
-    if any(facts.of[other].contracted for product in facts.products if atom in product for other in product if other != atom):
+    if any(
+        facts.of[other].contracted
+        for product in facts.products
+        if atom in product
+        for other in product
+        if other != atom
+    ):
         return None
     for use in facts.of[atom].carried:
         words = {word for entries in use.axes for word, _ in entries}
@@ -91,7 +97,11 @@ def dangling(facts: Facts, atom: Atom) -> Kind | None:
 def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
     """Rule 4: contracted between activations, and carried by a parameter that carries a channel axis too (SSM state)."""
     fact = facts.of[atom]
-    if not fact.contracted or fact.consumed or any(atom in product for product in facts.products if len(product) > 1 and _grown(facts, product, atom)):
+    if (
+        not fact.contracted
+        or fact.consumed
+        or any(atom in product for product in facts.products if len(product) > 1 and _grown(facts, product, atom))
+    ):
         return None
     for use in (*fact.carried, *fact.produced):
         if any(word in ("in", "lookup") for entries in use.axes for word, _ in entries):
@@ -101,7 +111,9 @@ def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
                 for other in facts.folded.atoms.expand(axis):
                     for channel in facts.parts.get(other, (other,)):
                         if channel != atom and channel not in known and facts.of[channel].scales:
-                            return Kind("inner", False, f"state of a scan: {use.parameter} carries it beside a channel axis")
+                            return Kind(
+                                "inner", False, f"state of a scan: {use.parameter} carries it beside a channel axis"
+                            )
     return None
 
 
@@ -120,11 +132,19 @@ def rank(facts: Facts, atom: Atom) -> Kind | None:
     made, used = pair
     if any(word == "lookup" for entries in made.axes for word, _ in entries) and not _feeds_stream(facts, used):
         return None  # without a stream to factorize for, an embedding's dim is a width like any other
-    return Kind("rank", False, f"only linear or norm ops between {made.parameter} and {used.parameter}, and narrower than both")
+    return Kind(
+        "rank", False, f"only linear or norm ops between {made.parameter} and {used.parameter}, and narrower than both"
+    )
 
 
 def _feeds_stream(facts: Facts, use: RawUse) -> bool:
-    out = [atom for entries in use.axes for word, axis in entries if word == "out" for atom in facts.folded.atoms.expand(axis)]
+    out = [
+        atom
+        for entries in use.axes
+        for word, axis in entries
+        if word == "out"
+        for atom in facts.folded.atoms.expand(axis)
+    ]
     return any(stream(facts, atom) for atom in out)
 
 
@@ -136,12 +156,38 @@ def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
 
     for product in facts.products:
         for atom in product:
-            if candidate(atom) and _contracted(facts, atom) and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product):
-                _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows"))
+            if (
+                candidate(atom)
+                and _contracted(facts, atom)
+                and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product)
+            ):
+                _settle(
+                    facts,
+                    out,
+                    atom,
+                    Kind(
+                        "inner",
+                        False,
+                        f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows",
+                    ),
+                )
     for product in facts.spread:
         for atom in product:
-            if candidate(atom) and _contracted(facts, atom) and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product):
-                _settle(facts, out, atom, Kind("inner", False, f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows"))
+            if (
+                candidate(atom)
+                and _contracted(facts, atom)
+                and any(o != atom and candidate(o) and not _contracted(facts, o) for o in product)
+            ):
+                _settle(
+                    facts,
+                    out,
+                    atom,
+                    Kind(
+                        "inner",
+                        False,
+                        f"contracted between activations at {_at(_evidence(facts, atom))}; its partner grows",
+                    ),
+                )
                 for other in product:
                     if candidate(other) and not _contracted(facts, other):
                         _settle(facts, out, other, Kind("heads", True, _why_grows(facts, other)))
@@ -179,7 +225,9 @@ def _stand_alone(facts: Facts, out: dict[Atom, Kind], products: list[tuple[Atom,
         left = [a for a in product if candidate(a)]
         alone = [a for a in left if a in facts.alone]
         if len(left) > 1 and len(alone) == 1:
-            _settle(facts, out, alone[0], Kind("width", True, "the factor that stands alone as another parameter's axis"))
+            _settle(
+                facts, out, alone[0], Kind("width", True, "the factor that stands alone as another parameter's axis")
+            )
             return True
     return False
 
@@ -216,12 +264,20 @@ def width(facts: Facts, atom: Atom) -> Kind:
     if "opaque" in fact.marks:
         return Kind("unknown", None, "goes through an op whose meaning is not known")
     if fact.produced and fact.contracted:
-        return Kind("width", True, f"made by {_who(fact.produced)}, contracted between activations at {_at(fact.contracted)}, unsplit")
+        return Kind(
+            "width",
+            True,
+            f"made by {_who(fact.produced)}, contracted between activations at {_at(fact.contracted)}, unsplit",
+        )
     if "returned" in fact.marks:
         return _returned(facts, atom)
     if "routed" in fact.marks:
         return Kind("experts", False, f"made by {_who(fact.produced)}; only choices are made along it")
-    return Kind("data", False, f"made by {_who(fact.produced)}, consumed by no parameter" if fact.produced else "no parameter makes it")
+    return Kind(
+        "data",
+        False,
+        f"made by {_who(fact.produced)}, consumed by no parameter" if fact.produced else "no parameter makes it",
+    )
 
 
 def _why_grows(facts: Facts, atom: Atom) -> str:
@@ -233,7 +289,14 @@ def _why_grows(facts: Facts, atom: Atom) -> str:
 def _returned(facts: Facts, atom: Atom) -> Kind:
     """An axis of a second output: nothing in the graph says; a width of the same size is taken as the same dim, marked as a guess."""
     size = facts.folded.atoms.size[atom]
-    twins = [a for a, fact in facts.of.items() if a != atom and fact.scales and facts.folded.atoms.size[a] == size and not fact.marks & {"lookup", "kernel", "data"}]
+    twins = [
+        a
+        for a, fact in facts.of.items()
+        if a != atom
+        and fact.scales
+        and facts.folded.atoms.size[a] == size
+        and not fact.marks & {"lookup", "kernel", "data"}
+    ]
     if twins:
         return Kind("width", True, f"assumed: an axis of a second output, as long ({size}) as a width")
     return Kind("data", False, "an axis of a second output")
@@ -246,7 +309,9 @@ def whole(facts: Facts, atom: Atom, out: dict[Atom, Kind]) -> Kind:
     if known is not None and known.grows is False:
         return known
     if any(p.grows for p in parts):
-        return Kind(known.kind if known else "width", True, "a part of it grows: " + next(p.why for p in parts if p.grows))
+        return Kind(
+            known.kind if known else "width", True, "a part of it grows: " + next(p.why for p in parts if p.grows)
+        )
     if any(p.grows is None for p in parts):
         return Kind("unknown", None, next(p.why for p in parts if p.grows is None))
     if parts:

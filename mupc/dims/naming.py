@@ -8,7 +8,18 @@ from typing import Any
 
 from torch import nn
 
-TORCH_NAMES = ("training", "call_super_init", "dump_patches", "padding_idx", "dim", "stride", "padding", "dilation", "layer_idx", "layer_id")
+TORCH_NAMES = (
+    "training",
+    "call_super_init",
+    "dump_patches",
+    "padding_idx",
+    "dim",
+    "stride",
+    "padding",
+    "dilation",
+    "layer_idx",
+    "layer_id",
+)
 
 
 def held_sizes(model: nn.Module) -> dict[str, dict[int, list[str]]]:
@@ -38,13 +49,25 @@ def _ints(module: nn.Module) -> Iterator[tuple[str, int]]:
 def _fields(config: Any) -> Iterator[tuple[str, int]]:
     fields = config if isinstance(config, Mapping) else getattr(config, "__dict__", None)
     for name, value in (fields or {}).items():
-        if isinstance(name, str) and not name.startswith("_") and isinstance(value, int) and not isinstance(value, bool) and value > 1:
+        if (
+            isinstance(name, str)
+            and not name.startswith("_")
+            and isinstance(value, int)
+            and not isinstance(value, bool)
+            and value > 1
+        ):
             yield name, value
         elif hasattr(value, "to_dict") and hasattr(value, "__dict__"):
             yield from _fields(value)
 
 
-def name_for(size: int, places: Sequence[str], held: Mapping[str, Mapping[int, list[str]]], taken: set[str], prefer: Sequence[str]) -> str:
+def name_for(
+    size: int,
+    places: Sequence[str],
+    held: Mapping[str, Mapping[int, list[str]]],
+    taken: set[str],
+    prefer: Sequence[str],
+) -> str:
     """The best free name for a dim of that size that is met at these module paths.
 
     Names found nearest to where the dim is used come first; a name that a sibling dim already bears is passed over.
@@ -62,7 +85,19 @@ def name_for(size: int, places: Sequence[str], held: Mapping[str, Mapping[int, l
     for name in scores:
         if any(word in name for word in prefer):
             scores[name] *= 3
-        if name in ("in_features", "out_features", "in_channels", "out_channels", "num_embeddings", "embedding_dim", "nf", "nx", "num_features", "normalized_shape", "num_channels"):
+        if name in (
+            "in_features",
+            "out_features",
+            "in_channels",
+            "out_channels",
+            "num_embeddings",
+            "embedding_dim",
+            "nf",
+            "nx",
+            "num_features",
+            "normalized_shape",
+            "num_channels",
+        ):
             scores[name] *= 0.1
     for name in sorted(scores, key=lambda n: (-scores[n], n)):
         if name not in taken:

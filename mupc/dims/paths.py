@@ -32,7 +32,12 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
 def _other(facts: Facts, use: RawUse, word: str) -> int:
     """The size of the axes of a use that carry that word (a look-up counts as in)."""
     words = ("in", "lookup") if word == "in" else (word,)
-    return prod(facts.folded.atoms.length(facts.folded.atoms.expand(axis)) for entries in use.axes for w, axis in entries if w in words)
+    return prod(
+        facts.folded.atoms.length(facts.folded.atoms.expand(axis))
+        for entries in use.axes
+        for w, axis in entries
+        if w in words
+    )
 
 
 def _reached(facts: Facts, start: fx.Node, atom: Atom, consumers: dict[fx.Node, RawUse]) -> RawUse | None:
@@ -42,7 +47,12 @@ def _reached(facts: Facts, start: fx.Node, atom: Atom, consumers: dict[fx.Node, 
         for user in node.users:
             if user in consumers:
                 return consumers[user]
-            if user not in seen and user.op == "call_function" and _carries(facts, user, atom) and _linear(facts, user, node, atom):
+            if (
+                user not in seen
+                and user.op == "call_function"
+                and _carries(facts, user, atom)
+                and _linear(facts, user, node, atom)
+            ):
                 seen.add(user)
                 todo.append(user)
     return None
@@ -51,7 +61,12 @@ def _reached(facts: Facts, start: fx.Node, atom: Atom, consumers: dict[fx.Node, 
 def _carries(facts: Facts, node: fx.Node, atom: Atom) -> bool:
     """One axis of the node's value is this dim (or a sum it is part of)."""
     expand = facts.folded.atoms.expand
-    return any(atom == a or atom in facts.parts.get(a, ()) for tensor in facts.folded.tensors.get(node, ()) for axis in tensor for a in expand(axis))
+    return any(
+        atom == a or atom in facts.parts.get(a, ())
+        for tensor in facts.folded.tensors.get(node, ())
+        for axis in tensor
+        for a in expand(axis)
+    )
 
 
 def _linear(facts: Facts, node: fx.Node, source: fx.Node, atom: Atom) -> bool:
@@ -67,14 +82,19 @@ def _linear(facts: Facts, node: fx.Node, source: fx.Node, atom: Atom) -> bool:
         return True
     if signature.kind == "normalise":
         axis = [a for tensor in facts.folded.tensors[source] for a in tensor]
-        return any(facts.folded.atoms.expand(x) == (atom,) and set(labels(p)) & signature.over for x, p in zip(axis, signature.operands[0], strict=False))
+        return any(
+            facts.folded.atoms.expand(x) == (atom,) and set(labels(p)) & signature.over
+            for x, p in zip(axis, signature.operands[0], strict=False)
+        )
     if signature.kind == "multilinear":
         if any(facts.folded.status.get(s) == WEIGHT for s in sources):
             return not _carries_contraction(signature.operands, signature.results)
         if len(data) < 2:
             return True
         others = [s for s in sources if s is not source]
-        return not any(_carries(facts, o, atom) for o in others) and not _carries_contraction(signature.operands, signature.results)
+        return not any(_carries(facts, o, atom) for o in others) and not _carries_contraction(
+            signature.operands, signature.results
+        )
     if signature.kind == "pointwise" and signature.terms and len(sources) == 2 and sources[0] is source:
         return not _carries(facts, sources[1], atom)  # x / norm(x)
     return False

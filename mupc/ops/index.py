@@ -6,7 +6,9 @@ from mupc.ops.table import aligned, row
 from mupc.signature import Axes, Axis, Call, Operand, Shape, Signature, plain, sizes_of
 
 
-def index(operands: tuple[Axes, ...], results: tuple[Axes, ...], sizes: dict[str, int], marks: dict[str, str] | None = None) -> Signature:
+def index(
+    operands: tuple[Axes, ...], results: tuple[Axes, ...], sizes: dict[str, int], marks: dict[str, str] | None = None
+) -> Signature:
     """The values of the first operand, chosen by the others."""
     return Signature("index", operands, results, sizes, ((0,),), marks or {})
 
@@ -29,7 +31,9 @@ def embedding_bag(call: Call) -> Signature | None:
     rest = tuple(plain(f"o{i}_", s) for i, s in enumerate(call.shapes[1:]))
     results: list[Axes] = [(*plain("g", call.results[0][:-1]), feature)]
     results += [plain(f"q{i}_", s) for i, s in enumerate(call.results[1:])]
-    sizes = {"v": v, "d": d} | sizes_of(*zip(rest, call.shapes[1:], strict=True), (plain("g", call.results[0][:-1]), call.results[0][:-1]))
+    sizes = {"v": v, "d": d} | sizes_of(
+        *zip(rest, call.shapes[1:], strict=True), (plain("g", call.results[0][:-1]), call.results[0][:-1])
+    )
     sizes |= sizes_of(*zip(results[1:], call.results[1:], strict=True))
     return index((((("v",) if v != 1 else ()), feature), *rest), tuple(results), sizes, {"v": "lookup"})
 
@@ -86,24 +90,47 @@ def advanced(call: Call) -> Signature | None:
     return index(tuple(operands), (out,), sizes, marks)  # type: ignore[arg-type]
 
 
-def _put(call: Call, axes: Axes, kept: list[Axis], place: int, width: int, sizes: dict[str, int], values: Operand | None) -> Signature | None:
+def _put(
+    call: Call, axes: Axes, kept: list[Axis], place: int, width: int, sizes: dict[str, int], values: Operand | None
+) -> Signature | None:
     operands: list[Axes] = [axes]
     for i, shape in enumerate(call.shapes[1:], 1):
         own: Axes = plain(f"o{i}_", shape)
         if values is not None and i == values.index and len(shape) == len(kept) + width:
             rest = iter(kept)
             own = tuple(
-                own[n] if place <= n < place + width else (next(rest) if shape[n] != 1 else next(rest) and ()) for n in range(len(shape))
+                own[n] if place <= n < place + width else (next(rest) if shape[n] != 1 else next(rest) and ())
+                for n in range(len(shape))
             )
-        sizes |= {a[0]: n for a, n in zip(own, shape, strict=True) if len(a) == 1 and isinstance(a[0], str) and a[0] not in sizes}
+        sizes |= {
+            a[0]: n
+            for a, n in zip(own, shape, strict=True)
+            if len(a) == 1 and isinstance(a[0], str) and a[0] not in sizes
+        }
         operands.append(own)
-    if any(sizes.get(a[0], n) != n for o, s in zip(operands, call.shapes, strict=True) for a, n in zip(o, s, strict=True) if a and isinstance(a[0], str)):
+    if any(
+        sizes.get(a[0], n) != n
+        for o, s in zip(operands, call.shapes, strict=True)
+        for a, n in zip(o, s, strict=True)
+        if a and isinstance(a[0], str)
+    ):
         return None
     terms = ((0,),) if values is None else ((0,), (values.index,))
     return Signature("index", tuple(operands), (axes,), sizes, terms)
 
 
-@row("index_select", "take_along_dim", "gather", "index_copy", "index_add", "index_fill", "scatter", "scatter_add", "scatter_reduce", "index_reduce")
+@row(
+    "index_select",
+    "take_along_dim",
+    "gather",
+    "index_copy",
+    "index_add",
+    "index_fill",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
+    "index_reduce",
+)
 def along(call: Call) -> Signature | None:
     """Look up, or write, along one axis; the other axes keep their dims where sizes agree."""
     x, where = call.shapes[0], call.shapes[1] if len(call.shapes) > 1 else ()
@@ -118,7 +145,9 @@ def along(call: Call) -> Signature | None:
     for i, shape in enumerate(call.shapes[1:], 1):
         own = plain("w", shape) if len(shape) == len(x) else plain(f"o{i}_", shape)
         if len(shape) == len(x):
-            own = tuple(a if d != at and n == m else b for d, (a, b, n, m) in enumerate(zip(axes, own, x, shape, strict=True)))
+            own = tuple(
+                a if d != at and n == m else b for d, (a, b, n, m) in enumerate(zip(axes, own, x, shape, strict=True))
+            )
             own = tuple(a if n != 1 else () for a, n in zip(own, shape, strict=True))
         fresh = {a[0]: n for a, n in zip(own, shape, strict=True) if a and isinstance(a[0], str)}
         if any(sizes.get(k, n) != n for k, n in fresh.items()):
@@ -165,8 +194,26 @@ def one_hot(call: Call) -> Signature | None:
     return index((axes,), ((*axes, ("classes",) if dst[-1] != 1 else ()),), sizes, {"classes": "count"})
 
 
-@row("nonzero", "nonzero_numpy", "bincount", "histc", "unique", "_unique2", "unique_dim", "masked_select", "argwhere", "nonzero_static", "masked_scatter", "tensor_indices",
-     "_assert_async", "_assert_tensor_metadata", "item", "_local_scalar_dense", "allclose", "equal", "is_nonzero", "_assert_scalar")
+@row(
+    "nonzero",
+    "nonzero_numpy",
+    "bincount",
+    "histc",
+    "_unique2",
+    "unique_dim",
+    "masked_select",
+    "argwhere",
+    "nonzero_static",
+    "masked_scatter",
+    "_assert_async",
+    "_assert_tensor_metadata",
+    "item",
+    "_local_scalar_dense",
+    "allclose",
+    "equal",
+    "is_nonzero",
+    "_assert_scalar",
+)
 def data_dependent(call: Call) -> Signature | None:
     """Sizes that only the data knows: fresh axes, no values."""
     first = call.shapes[0] if call.shapes else ()

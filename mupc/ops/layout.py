@@ -10,13 +10,32 @@ from mupc.ops.table import row
 from mupc.signature import Axes, Axis, Call, Operand, Shape, Signature, Sum, plain, sizes_of
 
 
-def layout(operands: tuple[Axes, ...], results: tuple[Axes, ...], sizes: dict[str, int], marks: dict[str, str] | None = None) -> Signature:
+def layout(
+    operands: tuple[Axes, ...], results: tuple[Axes, ...], sizes: dict[str, int], marks: dict[str, str] | None = None
+) -> Signature:
     """Values are moved, none is changed."""
     return Signature("layout", operands, results, sizes, ((0,),), marks or {})
 
 
-@row("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "_reshape_alias", "view_copy", "reshape_as", "ravel",
-     "squeeze_copy", "unsqueeze_copy", "atleast_1d", "atleast_2d", "atleast_3d", "view_as_shape", "_reshape_copy", "expand_dims")
+@row(
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "flatten",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "_reshape_alias",
+    "view_copy",
+    "reshape_as",
+    "ravel",
+    "squeeze_copy",
+    "unsqueeze_copy",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
+    "_reshape_copy",
+)
 def reshape(call: Call) -> Signature | None:
     """Row-major regrouping: the common refinement of both factorizations gives the labels."""
     src, dst = call.shapes[0], call.results[0]
@@ -87,8 +106,24 @@ def _unrelated(
     return left, right
 
 
-@row("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT", "adjoint", "mH", "matrix_H", "transpose_copy",
-     "permute_copy", "t_copy", "rot90")
+@row(
+    "permute",
+    "transpose",
+    "t",
+    "movedim",
+    "moveaxis",
+    "swapaxes",
+    "swapdims",
+    "numpy_T",
+    "mT",
+    "adjoint",
+    "mH",
+    "matrix_H",
+    "transpose_copy",
+    "permute_copy",
+    "t_copy",
+    "rot90",
+)
 def permute(call: Call) -> Signature | None:
     """Axes in another order."""
     x = call.shapes[0]
@@ -207,11 +242,24 @@ def stack(call: Call) -> Signature | None:
     one = (*out[:at], *out[at + 1 :])
     sizes = sizes_of((out, dst))
     marks = {out[at][0]: "count"} if out[at] and isinstance(out[at][0], str) else {}
-    return Signature("layout", tuple(one for _ in call.shapes), (out,), sizes, tuple((i,) for i in range(len(call.shapes))), marks)  # type: ignore[arg-type]
+    return Signature(
+        "layout", tuple(one for _ in call.shapes), (out,), sizes, tuple((i,) for i in range(len(call.shapes))), marks
+    )  # type: ignore[arg-type]
 
 
-@row("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "split_copy", "split_with_sizes_copy",
-     "hsplit", "vsplit")
+@row(
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "tensor_split",
+    "unsafe_split",
+    "unsafe_chunk",
+    "unsafe_split_with_sizes",
+    "split_copy",
+    "split_with_sizes_copy",
+    "hsplit",
+    "vsplit",
+)
 def split(call: Call) -> Signature | None:
     """The inverse of cat."""
     src = call.shapes[0]
@@ -259,7 +307,9 @@ def select(call: Call) -> Signature | None:
     src = call.shapes[0]
     at = call.int("dim") % len(src)
     axes = plain("r", src)
-    return layout((axes,), ((*axes[:at], *axes[at + 1 :]),), sizes_of((axes, src)), {k: "picked" for k in _counted(axes[at])})
+    return layout(
+        (axes,), ((*axes[:at], *axes[at + 1 :]),), sizes_of((axes, src)), dict.fromkeys(_counted(axes[at]), "picked")
+    )
 
 
 @row("slice", "narrow", "slice_copy", "narrow_copy")
@@ -285,7 +335,11 @@ def slice_(call: Call) -> Signature | None:
         sizes |= pieces
         whole = (Sum(tuple((k,) if v != 1 else () for k, v in pieces.items() if v)),)
         part = ("part",) if m != 1 else ()
-    return layout(((*axes[:at], whole, *axes[at + 1 :]), *_rest(call)), ((*axes[:at], part, *axes[at + 1 :]),), sizes | _rest_sizes(call))
+    return layout(
+        ((*axes[:at], whole, *axes[at + 1 :]), *_rest(call)),
+        ((*axes[:at], part, *axes[at + 1 :]),),
+        sizes | _rest_sizes(call),
+    )
 
 
 def _start(call: Call, n: int) -> int:
@@ -325,8 +379,18 @@ def scatter_into(call: Call) -> Signature | None:
     return Signature("layout", (full, (*axes[:at], part, *axes[at + 1 :])), (full,), sizes, ((0,), (1,)))
 
 
-@row("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d",
-     "_pad_circular", "_pad_enum")
+@row(
+    "pad",
+    "constant_pad_nd",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    "_pad_circular",
+    "_pad_enum",
+)
 def pad(call: Call) -> Signature | None:
     """New places before and after an axis: a sum with the old dim in the middle."""
     src, dst = call.shapes[0], call.results[0]
@@ -377,7 +441,9 @@ def im2col(call: Call) -> Signature | None:
     sizes = sizes_of((lead, batch)) | {"c": c, "kh": kh, "kw": kw, "l": dst[-1], "h": src[-2], "w": src[-1]}
     one = {k: (k,) if v != 1 else () for k, v in sizes.items()}
     ins = (*lead, one["c"], one["h"], one["w"])
-    return layout((ins,), ((*lead, (*one["c"], *one["kh"], *one["kw"]), one["l"]),), sizes, {"kh": "kernel", "kw": "kernel"})
+    return layout(
+        (ins,), ((*lead, (*one["c"], *one["kh"], *one["kw"]), one["l"]),), sizes, {"kh": "kernel", "kw": "kernel"}
+    )
 
 
 @row("col2im")
@@ -417,12 +483,43 @@ def channel_shuffle(call: Call) -> Signature | None:
     return layout(((axes[0], (*g, *c), *axes[2:]),), ((axes[0], (*c, *g), *axes[2:]),), sizes)
 
 
-@row("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-     "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
-     "max_pool1d_with_indices", "lp_pool2d", "fractional_max_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
-     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d",
-     "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "_upsample_bilinear2d_aa",
-     "_upsample_bicubic2d_aa", "grid_sampler", "grid_sampler_2d", "max_unpool2d", "affine_grid_generator", "mkldnn_max_pool2d")
+@row(
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "max_pool1d_with_indices",
+    "fractional_max_pool2d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_linear1d",
+    "upsample_trilinear3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+    "grid_sampler",
+    "grid_sampler_2d",
+    "max_unpool2d",
+    "affine_grid_generator",
+    "mkldnn_max_pool2d",
+)
 def window(call: Call) -> Signature | None:
     """Channels are kept, places are a new grid where their number changes."""
     src, dst = call.shapes[0], call.results[0]
@@ -442,7 +539,7 @@ def _spatial(op: str) -> int:
     return next((int(c) for c in reversed(op) if c.isdigit()), 2)
 
 
-@row("view_as_complex", "view_as_real", "_view_as_complex", "_view_as_real", "complex", "polar")
+@row("view_as_complex", "view_as_real", "complex", "polar")
 def complex_pairs(call: Call) -> Signature | None:
     """A trailing axis of two real numbers, or one complex number."""
     src, dst = call.shapes[0], call.results[0]
@@ -453,7 +550,9 @@ def complex_pairs(call: Call) -> Signature | None:
         return layout(((*axes, ("pair",)),), (axes,), sizes, marks)
     if len(src) < len(dst):
         return layout((axes,), ((*axes, ("pair",)),), sizes, marks)
-    operands = tuple(tuple(a if n != 1 else () for a, n in zip(axes, s, strict=True)) for s in call.shapes if len(s) == len(axes))
+    operands = tuple(
+        tuple(a if n != 1 else () for a, n in zip(axes, s, strict=True)) for s in call.shapes if len(s) == len(axes)
+    )
     return layout(operands, (axes,), sizes) if len(operands) == len(call.shapes) else None
 
 
@@ -462,9 +561,12 @@ def diagonal(call: Call) -> Signature | None:
     """The diagonal of two axes, or the inverse: both axes are one dim."""
     src, dst = call.shapes[0], call.results[0]
     few, many = (src, dst) if len(src) < len(dst) else (dst, src)
-    if call.int("offset") or call.op == "aten::diag" and len(src) != len(few):
+    if call.int("offset") or (call.op == "aten::diag" and len(src) != len(few)):
         return None
-    i, j = (call.int(n, d) % len(many) for n, d in (("dim1", -2 if len(src) < len(dst) else 0), ("dim2", -1 if len(src) < len(dst) else 1)))
+    i, j = (
+        call.int(n, d) % len(many)
+        for n, d in (("dim1", -2 if len(src) < len(dst) else 0), ("dim2", -1 if len(src) < len(dst) else 1))
+    )
     if call.op == "aten::linalg_diagonal":
         i, j = len(many) - 2, len(many) - 1
     if many[i] != many[j]:
@@ -476,8 +578,29 @@ def diagonal(call: Call) -> Signature | None:
     return layout((axes,), (full,), sizes) if len(src) < len(dst) else layout((full,), (axes,), sizes)
 
 
-@row("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn",
-     "fft_fftshift", "fft_ifftshift", "fft_hfft", "fft_ihfft", "_fft_r2c", "_fft_c2r", "_fft_c2c", "stft", "istft")
+@row(
+    "fft_fft",
+    "fft_ifft",
+    "fft_rfft",
+    "fft_irfft",
+    "fft_fft2",
+    "fft_ifft2",
+    "fft_rfft2",
+    "fft_irfft2",
+    "fft_fftn",
+    "fft_ifftn",
+    "fft_rfftn",
+    "fft_irfftn",
+    "fft_fftshift",
+    "fft_ifftshift",
+    "fft_hfft",
+    "fft_ihfft",
+    "_fft_r2c",
+    "_fft_c2r",
+    "_fft_c2c",
+    "stft",
+    "istft",
+)
 def fourier(call: Call) -> Signature | None:
     """A linear map along transformed axes: a new grid where the length changes."""
     src, dst = call.shapes[0], call.results[0]

@@ -14,7 +14,9 @@ def matmul(call: Call) -> Signature | None:
     a, b = call.shapes
     left = "k" if len(a) == 1 else "... i k"
     right = "k" if len(b) == 1 else "... k j"
-    out = " ".join(w for w, n in (("... " if max(len(a), len(b)) > 2 else "", 1), ("i", len(a) > 1), ("j", len(b) > 1)) if n and w)
+    out = " ".join(
+        w for w, n in (("... " if max(len(a), len(b)) > 2 else "", 1), ("i", len(a) > 1), ("j", len(b) > 1)) if n and w
+    )
     return parse(f"{left}, {right} -> {out}", call.shapes, call.results)
 
 
@@ -128,8 +130,14 @@ def spatial_axes(before: Shape, after: Shape, sizes: dict[str, int]) -> tuple[Ax
     return tuple(ins), tuple(outs)
 
 
-@row("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
-     "_scaled_dot_product_flash_attention", "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_attention_math")
+@row(
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_attention_math",
+)
 def attention(call: Call) -> Signature | None:
     """softmax(q k^T) v: two products of activations, over the head dim and over the keys."""
     q, k, v = call.shapes[:3]
@@ -161,7 +169,7 @@ def attention(call: Call) -> Signature | None:
     return Signature("multilinear", tuple(operands), tuple(results), sizes, ((0, 1, 2),))
 
 
-@row("_grouped_mm", "grouped_mm", "_scaled_grouped_mm", "transformers::grouped_mm_fallback")
+@row("_grouped_mm", "_scaled_grouped_mm", "transformers::grouped_mm_fallback")
 def grouped_mm(call: Call) -> Signature | None:
     """One matrix per run of rows: x n k, W e k m -> n m; the expert of a row is a routing decision."""
     a, b = call.shapes[:2]
@@ -221,7 +229,17 @@ def recurrent(call: Call) -> Signature | None:
         sizes |= {a[0]: n for a, n in zip(axes, shape, strict=True) if len(a) == 1 and isinstance(a[0], str)}
     operands = tuple(patterns[i] for i in range(len(call.shapes)))
     marks = {"gate": "count", "layers": "count"}
-    return Signature("recurrent", operands, tuple(results), sizes, (tuple(range(len(operands))),), marks, words=words, degree=None, parity=None)
+    return Signature(
+        "recurrent",
+        operands,
+        tuple(results),
+        sizes,
+        (tuple(range(len(operands))),),
+        marks,
+        words=words,
+        degree=None,
+        parity=None,
+    )
 
 
 def _state(shape: Shape, _name: str, last: Axis, sizes: dict[str, int]) -> Axes:
@@ -256,4 +274,14 @@ def cell(call: Call) -> Signature | None:
             patterns[n], words[n] = (gate_axis,), ("batch",)
     results = tuple((*batch, h) for _ in call.results)
     operands = tuple(patterns[n] for n in range(len(call.shapes)))
-    return Signature("recurrent", operands, results, sizes, (tuple(range(len(operands))),), {"gate": "count"}, words=words, degree=None, parity=None)
+    return Signature(
+        "recurrent",
+        operands,
+        results,
+        sizes,
+        (tuple(range(len(operands))),),
+        {"gate": "count"},
+        words=words,
+        degree=None,
+        parity=None,
+    )

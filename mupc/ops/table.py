@@ -70,7 +70,16 @@ def guess(call: Call) -> Signature | None:
             return None
         operands.append(axes)
     sizes = sizes_of((result, shape))
-    return Signature("pointwise", tuple(operands), (result,), sizes, (tuple(range(len(operands))),), assumed=True, degree=None, parity=None)
+    return Signature(
+        "pointwise",
+        tuple(operands),
+        (result,),
+        sizes,
+        (tuple(range(len(operands))),),
+        assumed=True,
+        degree=None,
+        parity=None,
+    )
 
 
 def opaque(call: Call) -> Signature:
