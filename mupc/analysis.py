@@ -17,7 +17,13 @@ from mupc.roles import Dim, Parameter, Roles, infer_roles
 from mupc.structure import blocks, depth
 from mupc.trace import Trace, trace
 
-PREFER = {"lookup": ("vocab", "num_embeddings", "max_position", "block_size"), "heads": ("head",), "inner": ("head_dim", "state", "d_state"), "experts": ("expert",), "rank": ("rank",)}
+PREFER = {
+    "lookup": ("vocab", "num_embeddings", "max_position", "block_size"),
+    "heads": ("head",),
+    "inner": ("head_dim", "state", "d_state"),
+    "experts": ("expert",),
+    "rank": ("rank",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ def analyze(
     roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
     everyone = dict(found)
     for group in traced.tied:
-        everyone |= {name: found[group[0]] for name in group}
+        everyone |= dict.fromkeys(group, found[group[0]])
     unknown = [name for name, p in found.items() if p.role == "unknown"]
     coverage = {
         "classified": len(found) - len(unknown),
@@ -131,9 +137,8 @@ def name_dims(model: nn.Module, dims: Dims) -> dict[Atom, str]:
         return (not (verdict and verdict.grows), -sum(len(places[a]) for a in group), group[0])
 
     for group in sorted(groups.values(), key=importance):
-        kind = dims.kinds[group[0]].kind if group[0] in dims.kinds else ""
-        near = list(places[group[0]])[:16]
-        name = name_for(atoms.size[group[0]], near, held, taken, PREFER.get(kind, ()))
+        suggested = PREFER.get(dims.kinds[group[0]].kind, ()) if group[0] in dims.kinds else ()
+        name = name_for(atoms.size[group[0]], list(places[group[0]])[:16], held, taken, suggested)
         taken.add(name)
         names |= dict.fromkeys(group, name)
     return names
@@ -153,5 +158,13 @@ def _dims(dims: Dims, names: Mapping[Atom, str], parameters: Mapping[str, Parame
             used.discard(name)
             kind = dims.kinds.get(atom)
             size = dims.facts.folded.atoms.size[atom]
-            out.append(Dim(name, size, kind.kind if kind else "count", kind.grows if kind else False, kind.why if kind else "no op reads it"))
+            out.append(
+                Dim(
+                    name,
+                    size,
+                    kind.kind if kind else "count",
+                    kind.grows if kind else False,
+                    kind.why if kind else "no op reads it",
+                )
+            )
     return tuple(out)

@@ -121,7 +121,9 @@ class _Judge:
 
     def growing(self, axes: Sequence[Axis]) -> tuple[str, ...]:
         """The growing dims of some axes; a sum gives its growing parts' first."""
-        return tuple(dict.fromkeys(self.names[a] for axis in axes for a in self.atoms.expand(axis) if self.kind(a).grows))
+        return tuple(
+            dict.fromkeys(self.names[a] for axis in axes for a in self.atoms.expand(axis) if self.kind(a).grows)
+        )
 
     def parameter(self, name: str, node: object, uses: list[RawUse], branch: bool) -> Parameter:
         facts = self.dims.facts
@@ -134,7 +136,10 @@ class _Judge:
         if role != "unused" and None in infinite:
             role = "unknown"
         main = next((u for u, r in judged if r == role), uses[0] if uses else None)
-        ins, outs = self.side(main, axes, MATRIX[:2]), self.side(main, axes, ("out", "batch") if role in ("vector", "scalar") else ("out",))
+        ins, outs = (
+            self.side(main, axes, MATRIX[:2]),
+            self.side(main, axes, ("out", "batch") if role in ("vector", "scalar") else ("out",)),
+        )
         return Parameter(
             name=name,
             shape=shape,
@@ -174,13 +179,15 @@ class _Judge:
             return "unknown"
         if use.contracts and words & set(MATRIX):
             if f:
-                return "hidden" if g or b and "out" not in words else "output"
+                return "hidden" if g or (b and "out" not in words) else "output"
             if g:
                 return "input"
             return "vector" if b else "scalar"
         if not (g or b):
             return "scalar"
-        table = any(self.grows(axis) is False and self.kind_of(axis) in ("data", "count", "lookup") for axis in axes if axis)
+        table = any(
+            self.grows(axis) is False and self.kind_of(axis) in ("data", "count", "lookup") for axis in axes if axis
+        )
         norm = use.op.endswith("_norm") or use.op in ("mul", "div")
         return "input" if (table and not norm) or (use.contracts and g) else "vector"
 
@@ -199,7 +206,9 @@ class _Judge:
 
     def kind_of(self, axis: Axis) -> str:
         atoms = self.atoms.expand(axis)
-        return next((self.kind(a).kind for a in atoms if self.kind(a).grows), self.kind(atoms[0]).kind) if atoms else "one"
+        return (
+            next((self.kind(a).kind for a in atoms if self.kind(a).grows), self.kind(atoms[0]).kind) if atoms else "one"
+        )
 
     def kinds_of(self, axes: tuple[Axis, ...]) -> tuple[str, ...]:
         return tuple(self.kind_of(axis) for axis in axes)
@@ -238,13 +247,22 @@ class _Judge:
         flat: list[tuple[Axis, int]] = []
         for part in ways[0]:
             whole = self.atoms.expand(part) + axis[1:]
-            flat += (self.ranges(whole) if len(part) == 1 and self.kind(whole[0]).kind != "inner" else []) or [(whole, 1)]
+            flat += (self.ranges(whole) if len(part) == 1 and self.kind(whole[0]).kind != "inner" else []) or [
+                (whole, 1)
+            ]
         return flat
 
     def use(self, use: RawUse, role: str, axes: tuple[Axis, ...]) -> Use:
         words = tuple(_word(entries) if axis else "one" for entries, axis in zip(use.axes, axes, strict=False))
         meta = use.node.meta
-        return Use(use.node.name, use.op, str(meta.get("module", "")), str(meta["source"]) if meta.get("source") else None, words, role)
+        return Use(
+            use.node.name,
+            use.op,
+            str(meta.get("module", "")),
+            str(meta["source"]) if meta.get("source") else None,
+            words,
+            role,
+        )
 
     def why(self, judged: list[tuple[RawUse, str]], axes: tuple[Axis, ...], role: str) -> tuple[str, ...]:
         lines = [f"{r}: {u.op} at {u.node.meta.get('source') or u.node.name}" for u, r in judged]

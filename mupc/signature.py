@@ -78,7 +78,8 @@ class Call:
         value = self.args.get(name)
         return value if isinstance(value, Operand) else None
 
-    def int(self, name: str, default: int = 0) -> int:
+    def number(self, name: str, default: int = 0) -> int:
+        """An int argument, or the default where it was left out."""
         value = self.args.get(name)
         return value if isinstance(value, int) else default
 
@@ -158,7 +159,8 @@ def parse(pattern: str, shapes: Sequence[Shape], results: Sequence[Shape]) -> Si
     """
     left, right = (side.strip() for side in pattern.split("->"))
     groups = [[factor.split() for factor in term.split(",")] for term in left.split("+")]
-    terms, flat = [], []
+    terms: list[tuple[int, ...]] = []
+    flat: list[list[str]] = []
     for group in groups:
         if len(flat) + len(group) > len(shapes):
             break

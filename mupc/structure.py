@@ -40,7 +40,17 @@ def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Resi
     return tuple(found)
 
 
-PASSING = ("aten.to", "aten._to_copy", "aten.dropout", "aten.clone", "aten.contiguous", "aten.alias", "aten.detach", "aten.mul", "aten.div")
+PASSING = (
+    "aten.to",
+    "aten._to_copy",
+    "aten.dropout",
+    "aten.clone",
+    "aten.contiguous",
+    "aten.alias",
+    "aten.detach",
+    "aten.mul",
+    "aten.div",
+)
 
 
 def _origin(node: fx.Node) -> fx.Node:
@@ -51,7 +61,7 @@ def _origin(node: fx.Node) -> fx.Node:
 
 
 def between(early: fx.Node, late: fx.Node, order: Mapping[fx.Node, int]) -> frozenset[fx.Node]:
-    """The nodes on paths from `early` (left out) to `late`; empty where there is none. Looks no further back than `early`."""
+    """The nodes on paths from `early` (left out) to `late`; empty where there is none."""
     bound, back, todo = order[early], {late}, [late]
     reached = False
     while todo:

@@ -1,4 +1,4 @@
-"""Finer names within a role, for people and for rules that need them: from the op, the axes' kinds and what reads the result."""
+"""Finer names within a role, for people and rules: from the op, the axes' kinds and what reads the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def vector_role(use: RawUse, kinds: tuple[str, ...]) -> str | None:
         return "gain" if use.node.args and len(use.node.args) > 2 and _is(use, "weight") else "bias"
     if use.op in ("mul", "div"):
         return "gain"
-    if use.op in ("add", "sub", "linear") or use.op.startswith("conv") or use.op in ("lstm", "gru", "rnn_tanh", "rnn_relu", "addmm"):
+    if (
+        use.op in ("add", "sub", "linear")
+        or use.op.startswith("conv")
+        or use.op in ("lstm", "gru", "rnn_tanh", "rnn_relu", "addmm")
+    ):
         return "bias" if not use.contracts else None
     if "inner" in kinds:
         return "ssm_state"

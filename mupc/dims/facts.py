@@ -155,14 +155,11 @@ def _spread(folded: Folded) -> dict[Axis, None]:
 
 
 def primary(trace: Trace) -> str | None:
-    """The output that ends the network: the one named logits, else the first (a loss has no feature axis)."""
+    """The output that ends the network: the one named logits, else the first that is no loss (which has no feature axis)."""
     names = list(trace.outputs)
-    for wanted in ("logits", "prediction_logits", "logits_per_image", "sample"):
-        for name in names:
-            if name.split(".")[0] == wanted:
-                return name
-    ranked = [n for n in names if n.split(".")[0] != "loss"]
-    return ranked[0] if ranked else None
+    named = [n for n in names if n.split(".")[0].endswith("logits")]
+    rest = [n for n in names if n.split(".")[0] != "loss"]
+    return next(iter(named + rest), None)
 
 
 def _ends(trace: Trace, folded: Folded, of: dict[Atom, Fact], below: _Below) -> None:

@@ -291,7 +291,7 @@ def _derive(
     state.weights[node] = Weight(parameters, trails)
     if signature.kind == "index":
         for i in weights:
-            for label, trail in _trails(state.weights[sources[i]], signature.operands[i]).items():
+            for label in _trails(state.weights[sources[i]], signature.operands[i]):
                 if signature.marks.get(label) == "lookup":
                     state.marks["experts"].append(env[label])
 

@@ -95,7 +95,7 @@ def dangling(facts: Facts, atom: Atom) -> Kind | None:
 
 
 def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
-    """Rule 4: contracted between activations, and carried by a parameter that carries a channel axis too (SSM state)."""
+    """Rule 4: contracted between activations, carried by a parameter that carries a channel axis too (SSM state)."""
     fact = facts.of[atom]
     if (
         not fact.contracted
@@ -122,7 +122,7 @@ def _grown(facts: Facts, product: tuple[Atom, ...], atom: Atom) -> bool:
 
 
 def rank(facts: Facts, atom: Atom) -> Kind | None:
-    """Rule 5: made and consumed with only linear or norm ops between, smaller than both neighbours, no residual stream."""
+    """Rule 5: made and consumed with only linear or norm ops between, narrower than both sides, no residual stream."""
     fact = facts.of[atom]
     if not fact.scales or any(atom in product for product in facts.products):
         return None
@@ -287,7 +287,7 @@ def _why_grows(facts: Facts, atom: Atom) -> str:
 
 
 def _returned(facts: Facts, atom: Atom) -> Kind:
-    """An axis of a second output: nothing in the graph says; a width of the same size is taken as the same dim, marked as a guess."""
+    """An axis of a second output: a width of the same size is taken as the same dim, marked as a guess."""
     size = facts.folded.atoms.size[atom]
     twins = [
         a

@@ -1,4 +1,4 @@
-"""Two questions about the path between where a dim is made and where it is consumed: is it linear, is it a residual stream?"""
+"""What lies between where a dim is made and where it is consumed: only linear ops? A residual stream?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mupc.signature import labels
 
 
 def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
-    """A weight that makes the dim and one that consumes it, both wider than it, with only linear or norm ops between."""
+    """A weight that makes the dim and one that consumes it, both wider, with only linear or norm ops between."""
     fact = facts.of[atom]
     size = facts.folded.atoms.size[atom]
     consumers = {use.node: use for use in fact.consumed if _other(facts, use, "out") > size}

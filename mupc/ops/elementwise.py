@@ -45,41 +45,21 @@ def elementwise(
 
 
 @row(
-    "add",
-    "sub",
-    "rsub",
-    "subtract",
-    "where",
-    "lerp",
-    "copy",
-    "maximum",
-    "minimum",
-    "fmax",
-    "fmin",
-    "masked_fill",
-    "logaddexp",
-    "logaddexp2",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "clip",
-    "addcdiv",
-    "addcmul",
-    "fill",
-    "hypot",
+    "add sub rsub subtract where lerp copy maximum minimum fmax fmin masked_fill logaddexp logaddexp2 clamp "
+    "clamp_min clamp_max clip addcdiv addcmul fill hypot"
 )
 def additive(call: Call) -> Signature | None:
     """Values of one kind joined term by term (for `where`, the condition joins axes only)."""
     return elementwise(call, "additive")
 
 
-@row("mul", "multiply")
+@row("mul multiply")
 def product(call: Call) -> Signature | None:
     """An elementwise product: multilinear, with no label contracted."""
     return elementwise(call, "multilinear", (tuple(range(len(call.shapes))),))
 
 
-@row("_weight_norm", "_weight_norm_interface")
+@row("_weight_norm _weight_norm_interface")
 def weight_norm(call: Call) -> Signature | None:
     """v scaled to the norms g (size 1 along the other axes)."""
     return (
@@ -89,19 +69,7 @@ def weight_norm(call: Call) -> Signature | None:
     )
 
 
-@row(
-    "div",
-    "divide",
-    "true_divide",
-    "floor_divide",
-    "atan2",
-    "arctan2",
-    "fmod",
-    "remainder",
-    "pow",
-    "float_power",
-    "xlogy",
-)
+@row("div divide true_divide floor_divide atan2 arctan2 fmod remainder pow float_power xlogy")
 def quotient(call: Call) -> Signature | None:
     """Elementwise, but not multilinear in the second operand."""
     degree = call.args.get("exponent")
@@ -118,7 +86,7 @@ def quotient(call: Call) -> Signature | None:
     )
 
 
-@row("relu", "relu6", "leaky_relu", "prelu", "_prelu_kernel", "abs", "rrelu", "rrelu_with_noise", "threshold")
+@row("relu relu6 leaky_relu prelu _prelu_kernel abs rrelu rrelu_with_noise threshold")
 def rectifiers(call: Call) -> Signature | None:
     """Positively homogeneous of degree 1, neither odd nor even (abs is even)."""
     if call.op.startswith("aten::prelu") and len(call.shapes) == 2 and len(call.shapes[1]) == 1:
@@ -133,23 +101,7 @@ def _prelu(call: Call) -> Signature | None:
     return Signature("pointwise", (axes, weight), (axes,), sizes_of((axes, x)), ((0, 1),), parity=None)
 
 
-@row(
-    "tanh",
-    "sigmoid",
-    "hardtanh",
-    "hardsigmoid",
-    "erf",
-    "sin",
-    "cos",
-    "atan",
-    "arctan",
-    "sign",
-    "sgn",
-    "asin",
-    "acos",
-    "tan",
-    "sinc",
-)
+@row("tanh sigmoid hardtanh hardsigmoid erf sin cos atan arctan sign sgn asin acos tan sinc")
 def bounded(call: Call) -> Signature | None:
     """Bounded; tanh, erf, sin, atan, sign are odd, cos is even, the sigmoids are neither."""
     op = call.op.removeprefix("aten::").removesuffix("_")
@@ -159,47 +111,16 @@ def bounded(call: Call) -> Signature | None:
 
 
 @row(
-    "gelu",
-    "silu",
-    "mish",
-    "elu",
-    "selu",
-    "celu",
-    "softplus",
-    "hardswish",
-    "log_sigmoid",
-    "exp",
-    "exp2",
-    "expm1",
-    "log",
-    "log1p",
-    "log2",
-    "log10",
-    "hardshrink",
-    "softshrink",
-    "sinh",
-    "cosh",
-    "asinh",
-    "acosh",
-    "atanh",
-    "erfc",
-    "erfinv",
-    "lgamma",
-    "digamma",
-    "logit",
-    "special_erf",
-    "i0",
-    "nan_to_num",
-    "frac",
-    "special_expit",
-    "special_log_softmax",
+    "gelu silu mish elu selu celu softplus hardswish log_sigmoid exp exp2 expm1 log log1p log2 log10 hardshrink "
+    "softshrink sinh cosh asinh acosh atanh erfc erfinv lgamma digamma logit special_erf i0 nan_to_num frac "
+    "special_expit special_log_softmax"
 )
 def smooth(call: Call) -> Signature | None:
     """Smooth and not homogeneous; near-linear at the size of one."""
     return elementwise(call, "pointwise", None, None, None)
 
 
-@row("square", "rsqrt", "sqrt", "reciprocal")
+@row("square rsqrt sqrt reciprocal")
 def powers(call: Call) -> Signature | None:
     """Homogeneous of the power's degree."""
     op = call.op.removeprefix("aten::").removesuffix("_")
@@ -208,56 +129,10 @@ def powers(call: Call) -> Signature | None:
 
 
 @row(
-    "neg",
-    "negative",
-    "positive",
-    "clone",
-    "contiguous",
-    "to",
-    "_to_copy",
-    "type_as",
-    "detach",
-    "alias",
-    "dropout",
-    "alpha_dropout",
-    "feature_dropout",
-    "native_dropout",
-    "conj",
-    "resolve_conj",
-    "resolve_neg",
-    "requires_grad_",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "real",
-    "imag",
-    "angle",
-    "diff",
-    "cumsum",
-    "cumprod",
-    "logcumsumexp",
-    "cummax",
-    "cummin",
-    "tril",
-    "triu",
-    "flip",
-    "roll",
-    "fliplr",
-    "flipud",
-    "ceil",
-    "floor",
-    "round",
-    "trunc",
-    "zero",
-    "detach_copy",
-    "view_as",
-    "set_data",
-    "data",
-    "_conj",
-    "_neg_view",
-    "view_copy",
-    "_fw_primal",
-    "retain_grad",
-    "_cast_Float",
+    "neg negative positive clone contiguous to _to_copy type_as detach alias dropout alpha_dropout "
+    "feature_dropout native_dropout conj resolve_conj resolve_neg requires_grad_ lift_fresh lift_fresh_copy real "
+    "imag angle diff cumsum cumprod logcumsumexp cummax cummin tril triu flip roll fliplr flipud ceil floor round "
+    "trunc zero detach_copy view_as set_data data _conj _neg_view view_copy _fw_primal retain_grad _cast_Float"
 )
 def same(call: Call) -> Signature | None:
     """Shape kept, linear: copies, casts, signs, cumulative sums, masks of triangles."""
@@ -273,37 +148,9 @@ def same(call: Call) -> Signature | None:
 
 
 @row(
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "isnan",
-    "isinf",
-    "isfinite",
-    "logical_and",
-    "logical_or",
-    "logical_not",
-    "logical_xor",
-    "bitwise_and",
-    "bitwise_or",
-    "bitwise_not",
-    "bitwise_xor",
-    "__and__",
-    "__or__",
-    "__xor__",
-    "__lshift__",
-    "__rshift__",
-    "bitwise_left_shift",
-    "bitwise_right_shift",
-    "isneginf",
-    "isposinf",
-    "isin",
-    "bucketize",
-    "searchsorted",
-    "isclose",
-    "signbit",
+    "eq ne lt le gt ge isnan isinf isfinite logical_and logical_or logical_not logical_xor bitwise_and bitwise_or "
+    "bitwise_not bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__ bitwise_left_shift bitwise_right_shift "
+    "isneginf isposinf isin bucketize searchsorted isclose signbit"
 )
 def decision(call: Call) -> Signature | None:
     """A yes or no, or an index, per element: axes are kept, sizes are not."""
@@ -320,22 +167,8 @@ def decision(call: Call) -> Signature | None:
 
 
 @row(
-    "zeros_like",
-    "ones_like",
-    "empty_like",
-    "full_like",
-    "rand_like",
-    "randn_like",
-    "randint_like",
-    "bernoulli",
-    "normal_functional",
-    "uniform",
-    "normal",
-    "exponential",
-    "random",
-    "log_normal",
-    "geometric",
-    "cauchy",
+    "zeros_like ones_like empty_like full_like rand_like randn_like randint_like bernoulli normal_functional "
+    "uniform normal exponential random log_normal geometric cauchy"
 )
 def like(call: Call) -> Signature | None:
     """New values in the shape of an operand."""
@@ -346,32 +179,9 @@ def like(call: Call) -> Signature | None:
 
 
 @row(
-    "zeros",
-    "ones",
-    "empty",
-    "full",
-    "rand",
-    "randn",
-    "randint",
-    "arange",
-    "linspace",
-    "logspace",
-    "eye",
-    "scalar_tensor",
-    "new_zeros",
-    "new_ones",
-    "new_empty",
-    "new_full",
-    "randperm",
-    "tril_indices",
-    "triu_indices",
-    "empty_strided",
-    "new_empty_strided",
-    "hann_window",
-    "hamming_window",
-    "_efficientzerotensor",
-    "blackman_window",
-    "empty_permuted",
+    "zeros ones empty full rand randn randint arange linspace logspace eye scalar_tensor new_zeros new_ones "
+    "new_empty new_full randperm tril_indices triu_indices empty_strided new_empty_strided hann_window "
+    "hamming_window _efficientzerotensor blackman_window empty_permuted"
 )
 def factory(call: Call) -> Signature | None:
     """New values in a shape of their own."""
@@ -381,39 +191,15 @@ def factory(call: Call) -> Signature | None:
     return Signature("factory", operands, results, sizes, degree=None, parity=None)
 
 
-@row("sum", "mean", "nansum", "nanmean")
+@row("sum mean nansum nanmean")
 def summed(call: Call) -> Signature | None:
     """A product with ones: the reduced labels are contracted."""
     return _reduced(call, "multilinear", Fraction(1), "odd")
 
 
 @row(
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "prod",
-    "std",
-    "var",
-    "var_mean",
-    "std_mean",
-    "norm",
-    "linalg_vector_norm",
-    "logsumexp",
-    "argmax",
-    "argmin",
-    "median",
-    "any",
-    "all",
-    "count_nonzero",
-    "nanmedian",
-    "mode",
-    "aminmax",
-    "frobenius_norm",
-    "nuclear_norm",
-    "linalg_norm",
-    "quantile",
-    "special_logsumexp",
+    "amax amin max min prod std var var_mean std_mean norm linalg_vector_norm logsumexp argmax argmin median any "
+    "all count_nonzero nanmedian mode aminmax frobenius_norm nuclear_norm linalg_norm quantile special_logsumexp"
 )
 def reduced(call: Call) -> Signature | None:
     """A reduction that is not a sum."""
@@ -442,18 +228,17 @@ def _reduced(call: Call, kind: Kind, degree: Fraction | None, parity: Parity) ->
     return Signature(kind, (axes, *rest), results, sizes, ((0,),), over=reduced_labels, degree=degree, parity=parity)
 
 
-@row("softmax", "_softmax", "log_softmax", "_log_softmax", "special_softmax", "_safe_softmax")
+@row("softmax _softmax log_softmax _log_softmax special_softmax _safe_softmax")
 def softmax(call: Call) -> Signature | None:
     """Normalised to sum one along one axis."""
-    return _normalised(call, (call.int("dim", -1),), 1)
+    return _normalised(call, (call.number("dim", -1),), 1)
 
 
-@row("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+@row("layer_norm native_layer_norm rms_norm _fused_rms_norm")
 def layer_norm(call: Call) -> Signature | None:
     """Normalised over the trailing axes, then gain and bias along them."""
     n = len(call.ints("normalized_shape")) or 1
-    found = _normalised(call, tuple(range(-n, 0)), n)
-    return found
+    return _normalised(call, tuple(range(-n, 0)), n)
 
 
 def _normalised(call: Call, dims: tuple[int, ...], tail: int) -> Signature | None:
@@ -472,16 +257,8 @@ def _affine(count: int) -> tuple[tuple[int, ...], ...]:
 
 
 @row(
-    "batch_norm",
-    "native_batch_norm",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_functional",
-    "cudnn_batch_norm",
-    "instance_norm",
-    "_batch_norm_impl_index",
-    "_native_batch_norm_legit_no_training",
-    "group_norm",
-    "native_group_norm",
+    "batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm "
+    "instance_norm _batch_norm_impl_index _native_batch_norm_legit_no_training group_norm native_group_norm"
 )
 def channel_norm(call: Call) -> Signature | None:
     """Normalised per channel (batch), sample and channel (instance) or group of channels; gain and bias per channel."""
@@ -508,29 +285,16 @@ def glu(call: Call) -> Signature | None:
     """The first half times the sigmoid of the second: two parts of one dim."""
     x = call.shapes[0]
     (out,) = call.results
-    at = call.int("dim", -1) % len(x)
+    at = call.number("dim", -1) % len(x)
     half = plain("r", out)
     whole = tuple((Sum((half[i], half[i])),) if i == at else a for i, a in enumerate(half))
     return Signature("pointwise", (whole,), (half,), sizes_of((half, out)), ((0,),), parity=None)
 
 
 @row(
-    "cross_entropy_loss",
-    "nll_loss",
-    "nll_loss2d",
-    "nll_loss_nd",
-    "mse_loss",
-    "l1_loss",
-    "smooth_l1_loss",
-    "huber_loss",
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "kl_div",
-    "ctc_loss",
-    "cosine_embedding_loss",
-    "poisson_nll_loss",
-    "soft_margin_loss",
-    "triplet_margin_loss",
+    "cross_entropy_loss nll_loss nll_loss2d nll_loss_nd mse_loss l1_loss smooth_l1_loss huber_loss "
+    "binary_cross_entropy binary_cross_entropy_with_logits kl_div ctc_loss cosine_embedding_loss poisson_nll_loss "
+    "soft_margin_loss triplet_margin_loss"
 )
 def loss(call: Call) -> Signature | None:
     """A loss joins prediction and target where their shapes agree, and ends the network."""

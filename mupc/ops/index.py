@@ -23,7 +23,7 @@ def embedding(call: Call) -> Signature | None:
     return index((((("v",) if v != 1 else ()), feature), axes), ((*axes, feature),), sizes, {"v": "lookup"})
 
 
-@row("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+@row("embedding_bag _embedding_bag _embedding_bag_forward_only")
 def embedding_bag(call: Call) -> Signature | None:
     """weight v d -> bags d."""
     v, d = call.shapes[0]
@@ -38,7 +38,7 @@ def embedding_bag(call: Call) -> Signature | None:
     return index((((("v",) if v != 1 else ()), feature), *rest), tuple(results), sizes, {"v": "lookup"})
 
 
-@row("index", "_unsafe_index", "index_put", "_index_put_impl", "_unsafe_index_put")
+@row("index _unsafe_index index_put _index_put_impl _unsafe_index_put")
 def advanced(call: Call) -> Signature | None:
     """x[..., idx, ...]: the indexed axes are looked up, the indices' own axes take their place."""
     x = call.shapes[0]
@@ -120,23 +120,14 @@ def _put(
 
 
 @row(
-    "index_select",
-    "take_along_dim",
-    "gather",
-    "index_copy",
-    "index_add",
-    "index_fill",
-    "scatter",
-    "scatter_add",
-    "scatter_reduce",
-    "index_reduce",
+    "index_select take_along_dim gather index_copy index_add index_fill scatter scatter_add scatter_reduce index_reduce"
 )
 def along(call: Call) -> Signature | None:
     """Look up, or write, along one axis; the other axes keep their dims where sizes agree."""
     x, where = call.shapes[0], call.shapes[1] if len(call.shapes) > 1 else ()
     if "dim" not in call.args or not x:
         return None
-    at = call.int("dim") % len(x)
+    at = call.number("dim") % len(x)
     axes = plain("x", x)
     sizes = sizes_of((axes, x))
     op = call.op.removeprefix("aten::").removesuffix("_")
@@ -168,13 +159,13 @@ def along(call: Call) -> Signature | None:
     return index(tuple(operands), (out,), sizes, marks)  # type: ignore[arg-type]
 
 
-@row("topk", "sort", "argsort", "kthvalue", "unique_consecutive", "multinomial", "msort")
+@row("topk sort argsort kthvalue unique_consecutive multinomial msort")
 def topk(call: Call) -> Signature | None:
     """Chosen by size along one axis: sort keeps the dim, top-k makes a new one."""
     x = call.shapes[0]
     if not x or any(len(r) != len(x) for r in call.results):
         return None
-    at = call.int("dim", -1) % len(x)
+    at = call.number("dim", -1) % len(x)
     axes = plain("x", x)
     sizes = sizes_of((axes, x))
     dst = call.results[0]
@@ -195,24 +186,9 @@ def one_hot(call: Call) -> Signature | None:
 
 
 @row(
-    "nonzero",
-    "nonzero_numpy",
-    "bincount",
-    "histc",
-    "_unique2",
-    "unique_dim",
-    "masked_select",
-    "argwhere",
-    "nonzero_static",
-    "masked_scatter",
-    "_assert_async",
-    "_assert_tensor_metadata",
-    "item",
-    "_local_scalar_dense",
-    "allclose",
-    "equal",
-    "is_nonzero",
-    "_assert_scalar",
+    "nonzero nonzero_numpy bincount histc _unique2 unique_dim masked_select argwhere nonzero_static "
+    "masked_scatter _assert_async _assert_tensor_metadata item _local_scalar_dense allclose equal is_nonzero "
+    "_assert_scalar"
 )
 def data_dependent(call: Call) -> Signature | None:
     """Sizes that only the data knows: fresh axes, no values."""

@@ -18,23 +18,8 @@ def layout(
 
 
 @row(
-    "view",
-    "reshape",
-    "_unsafe_view",
-    "flatten",
-    "unflatten",
-    "squeeze",
-    "unsqueeze",
-    "_reshape_alias",
-    "view_copy",
-    "reshape_as",
-    "ravel",
-    "squeeze_copy",
-    "unsqueeze_copy",
-    "atleast_1d",
-    "atleast_2d",
-    "atleast_3d",
-    "_reshape_copy",
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze _reshape_alias view_copy reshape_as ravel "
+    "squeeze_copy unsqueeze_copy atleast_1d atleast_2d atleast_3d _reshape_copy"
 )
 def reshape(call: Call) -> Signature | None:
     """Row-major regrouping: the common refinement of both factorizations gives the labels."""
@@ -107,22 +92,8 @@ def _unrelated(
 
 
 @row(
-    "permute",
-    "transpose",
-    "t",
-    "movedim",
-    "moveaxis",
-    "swapaxes",
-    "swapdims",
-    "numpy_T",
-    "mT",
-    "adjoint",
-    "mH",
-    "matrix_H",
-    "transpose_copy",
-    "permute_copy",
-    "t_copy",
-    "rot90",
+    "permute transpose t movedim moveaxis swapaxes swapdims numpy_T mT adjoint mH matrix_H transpose_copy "
+    "permute_copy t_copy rot90"
 )
 def permute(call: Call) -> Signature | None:
     """Axes in another order."""
@@ -141,7 +112,7 @@ def _order(call: Call, rank: int) -> list[int] | None:
         return [d % rank for d in call.ints("dims")]
     if op in ("transpose", "swapaxes", "swapdims"):
         names = ("dim0", "dim1") if op != "swapaxes" else ("axis0", "axis1")
-        i, j = (call.int(n) % rank for n in names)
+        i, j = (call.number(n) % rank for n in names)
         order[i], order[j] = order[j], order[i]
         return order
     if op in ("movedim", "moveaxis"):
@@ -157,7 +128,7 @@ def _order(call: Call, rank: int) -> list[int] | None:
     return None
 
 
-@row("expand", "expand_as", "broadcast_to", "expand_copy")
+@row("expand expand_as broadcast_to expand_copy")
 def expand(call: Call) -> Signature | None:
     """Repeats along axes of size one; a repeated axis is a new label."""
     src, dst = call.shapes[0], call.results[0]
@@ -168,7 +139,7 @@ def expand(call: Call) -> Signature | None:
     return layout(operands, (out,), sizes_of((out, dst)))
 
 
-@row("broadcast_tensors", "meshgrid")
+@row("broadcast_tensors meshgrid")
 def broadcast_tensors(call: Call) -> Signature | None:
     """Several tensors broadcast to one shape."""
     if call.op == "aten::meshgrid" or len(set(call.results)) != 1:
@@ -179,7 +150,7 @@ def broadcast_tensors(call: Call) -> Signature | None:
     return layout(operands, tuple(out for _ in call.results), sizes_of((out, dst)))
 
 
-@row("repeat", "tile", "repeat_interleave")
+@row("repeat tile repeat_interleave")
 def repeat(call: Call) -> Signature | None:
     """Copies laid beside each other (repeat: `r x`) or each element repeated (repeat_interleave: `x r`)."""
     src, dst = call.shapes[0], call.results[0]
@@ -200,7 +171,7 @@ def repeat(call: Call) -> Signature | None:
     return layout((ins,), (tuple(outs),), sizes)
 
 
-@row("cat", "concat", "concatenate", "hstack", "vstack", "dstack", "column_stack", "row_stack")
+@row("cat concat concatenate hstack vstack dstack column_stack row_stack")
 def cat(call: Call) -> Signature | None:
     """Parts end to end along one axis: a sum."""
     (dst,) = call.results
@@ -228,7 +199,7 @@ def cat(call: Call) -> Signature | None:
 def _cat_axis(call: Call, rank: int) -> int | None:
     op = call.op.removeprefix("aten::")
     if op in ("cat", "concat", "concatenate"):
-        return call.int("dim") % rank
+        return call.number("dim") % rank
     fixed = {"hstack": 0 if rank == 1 else 1, "vstack": 0, "row_stack": 0, "dstack": 2, "column_stack": 1}[op]
     return fixed if all(len(s) == rank for s in call.shapes) else None
 
@@ -237,33 +208,24 @@ def _cat_axis(call: Call, rank: int) -> int | None:
 def stack(call: Call) -> Signature | None:
     """A new axis, as long as the python list."""
     (dst,) = call.results
-    at = call.int("dim") % len(dst)
+    at = call.number("dim") % len(dst)
     out = plain("r", dst)
     one = (*out[:at], *out[at + 1 :])
     sizes = sizes_of((out, dst))
-    marks = {out[at][0]: "count"} if out[at] and isinstance(out[at][0], str) else {}
+    marks = _counted(out[at])
     return Signature(
         "layout", tuple(one for _ in call.shapes), (out,), sizes, tuple((i,) for i in range(len(call.shapes))), marks
-    )  # type: ignore[arg-type]
+    )
 
 
 @row(
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "tensor_split",
-    "unsafe_split",
-    "unsafe_chunk",
-    "unsafe_split_with_sizes",
-    "split_copy",
-    "split_with_sizes_copy",
-    "hsplit",
-    "vsplit",
+    "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk unsafe_split_with_sizes split_copy "
+    "split_with_sizes_copy hsplit vsplit"
 )
 def split(call: Call) -> Signature | None:
     """The inverse of cat."""
     src = call.shapes[0]
-    at = call.int("dim") % len(src)
+    at = call.number("dim") % len(src)
     if call.op in ("aten::hsplit", "aten::vsplit"):
         return None
     out = plain("r", src)
@@ -287,11 +249,11 @@ def _rest_sizes(call: Call) -> dict[str, int]:
     return sizes_of(*zip(_rest(call), call.shapes[1:], strict=True))
 
 
-@row("unbind", "unbind_copy")
+@row("unbind unbind_copy")
 def unbind(call: Call) -> Signature | None:
     """One axis taken apart: it is as long as a python list."""
     src = call.shapes[0]
-    at = call.int("dim") % len(src)
+    at = call.number("dim") % len(src)
     axes = plain("r", src)
     rest = (*axes[:at], *axes[at + 1 :])
     return layout((axes,), tuple(rest for _ in call.results), sizes_of((axes, src)), _counted(axes[at]))
@@ -301,28 +263,28 @@ def _counted(axis: Axis) -> dict[str, str]:
     return {axis[0]: "count"} if axis and isinstance(axis[0], str) else {}
 
 
-@row("select", "select_copy")
+@row("select select_copy")
 def select(call: Call) -> Signature | None:
     """One place along an axis."""
     src = call.shapes[0]
-    at = call.int("dim") % len(src)
+    at = call.number("dim") % len(src)
     axes = plain("r", src)
     return layout(
         (axes,), ((*axes[:at], *axes[at + 1 :]),), sizes_of((axes, src)), dict.fromkeys(_counted(axes[at]), "picked")
     )
 
 
-@row("slice", "narrow", "slice_copy", "narrow_copy")
+@row("slice narrow slice_copy narrow_copy")
 def slice_(call: Call) -> Signature | None:
     """A range of an axis is one part of a sum; a strided range is the major factor of a product."""
     src, dst = call.shapes[0], call.results[0]
-    at = call.int("dim") % len(src)
+    at = call.number("dim") % len(src)
     axes = plain("r", src)
     sizes = sizes_of((axes, src))
     n, m = src[at], dst[at]
     if n == m:
         return layout((axes,), (axes,), sizes)
-    start, step = _start(call, n), call.int("step", 1)
+    start, step = _start(call, n), call.number("step", 1)
     if step > 1 and n % step == 0 and m == n // step and start < step:
         sizes |= {"major": m, "minor": step}
         whole: Axis = (*(("major",) if m != 1 else ()), "minor")
@@ -343,17 +305,17 @@ def slice_(call: Call) -> Signature | None:
 
 
 def _start(call: Call, n: int) -> int:
-    start = call.int("start") if not isinstance(call.args.get("start"), Operand) else 0
+    start = call.number("start") if not isinstance(call.args.get("start"), Operand) else 0
     return max(0, min(n, start + n if start < 0 else start))
 
 
-@row("slice_scatter", "select_scatter", "slice_inverse", "diagonal_scatter", "as_strided_scatter")
+@row("slice_scatter select_scatter slice_inverse diagonal_scatter as_strided_scatter")
 def scatter_into(call: Call) -> Signature | None:
     """A copy of the base with a range, or a place, overwritten."""
     base, source = call.shapes[:2]
     axes = plain("r", base)
     sizes = sizes_of((axes, base))
-    at = call.int("dim") % len(base) if base else 0
+    at = call.number("dim") % len(base) if base else 0
     if call.op == "aten::select_scatter":
         return Signature("layout", (axes, (*axes[:at], *axes[at + 1 :])), (axes,), sizes, ((0,), (1,)))
     if call.op != "aten::slice_scatter":
@@ -362,7 +324,7 @@ def scatter_into(call: Call) -> Signature | None:
     n, m = base[at], source[at]
     if n == m:
         return Signature("layout", (axes, axes), (axes,), sizes, ((0,), (1,)))
-    start, step = _start(call, n), call.int("step", 1)
+    start, step = _start(call, n), call.number("step", 1)
     if step > 1 and n % step == 0 and m == n // step:
         sizes |= {"major": m, "minor": step}
         whole: Axis = (*(("major",) if m != 1 else ()), "minor")
@@ -380,16 +342,8 @@ def scatter_into(call: Call) -> Signature | None:
 
 
 @row(
-    "pad",
-    "constant_pad_nd",
-    "reflection_pad1d",
-    "reflection_pad2d",
-    "reflection_pad3d",
-    "replication_pad1d",
-    "replication_pad2d",
-    "replication_pad3d",
-    "_pad_circular",
-    "_pad_enum",
+    "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d _pad_circular _pad_enum"
 )
 def pad(call: Call) -> Signature | None:
     """New places before and after an axis: a sum with the old dim in the middle."""
@@ -419,7 +373,7 @@ def pad(call: Call) -> Signature | None:
 def unfold(call: Call) -> Signature | None:
     """Sliding windows along one axis: a new grid and a new window axis."""
     src, dst = call.shapes[0], call.results[0]
-    at = call.int("dimension") % len(src)
+    at = call.number("dimension") % len(src)
     axes = plain("r", src)
     sizes = sizes_of((axes, src)) | {"grid": dst[at], "window": dst[-1]}
     if src[at] == dst[at] * dst[-1]:
@@ -458,12 +412,12 @@ def col2im(call: Call) -> Signature | None:
     return layout((ins,), ((*lead, one["c"], one["h"], one["w"]),), sizes, {"kh": "kernel", "kw": "kernel"})
 
 
-@row("pixel_shuffle", "pixel_unshuffle")
+@row("pixel_shuffle pixel_unshuffle")
 def pixel_shuffle(call: Call) -> Signature | None:
     """... (c r1 r2) h w -> ... c (h r1) (w r2), and back."""
     shuffle = call.op == "aten::pixel_shuffle"
     deep, flat = (call.shapes[0], call.results[0]) if shuffle else (call.results[0], call.shapes[0])
-    r = call.int("upscale_factor") if shuffle else call.int("downscale_factor")
+    r = call.number("upscale_factor") if shuffle else call.number("downscale_factor")
     lead = plain("b", deep[:-3])
     sizes = sizes_of((lead, deep[:-3])) | {"c": flat[-3], "ra": r, "rb": r, "h": deep[-2], "w": deep[-1]}
     one = {k: (k,) if v != 1 else () for k, v in sizes.items()}
@@ -472,11 +426,11 @@ def pixel_shuffle(call: Call) -> Signature | None:
     return layout((many,), (few,), sizes) if shuffle else layout((few,), (many,), sizes)
 
 
-@row("channel_shuffle", "native_channel_shuffle")
+@row("channel_shuffle native_channel_shuffle")
 def channel_shuffle(call: Call) -> Signature | None:
     """(g c) -> (c g)."""
     src = call.shapes[0]
-    groups = call.int("groups", 1)
+    groups = call.number("groups", 1)
     axes = plain("r", src)
     sizes = sizes_of((axes, src)) | {"g": groups, "c": src[1] // groups}
     g, c = (tuple(w for w in word if sizes[w] != 1) for word in ("g", "c"))
@@ -484,41 +438,13 @@ def channel_shuffle(call: Call) -> Signature | None:
 
 
 @row(
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
-    "max_pool2d_with_indices",
-    "max_pool3d_with_indices",
-    "max_pool1d_with_indices",
-    "fractional_max_pool2d",
-    "_adaptive_avg_pool2d",
-    "_adaptive_avg_pool3d",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "upsample_nearest3d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_linear1d",
-    "upsample_trilinear3d",
-    "_upsample_nearest_exact1d",
-    "_upsample_nearest_exact2d",
-    "_upsample_nearest_exact3d",
-    "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa",
-    "grid_sampler",
-    "grid_sampler_2d",
-    "max_unpool2d",
-    "affine_grid_generator",
-    "mkldnn_max_pool2d",
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices "
+    "max_pool3d_with_indices max_pool1d_with_indices fractional_max_pool2d _adaptive_avg_pool2d "
+    "_adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
+    "upsample_bicubic2d upsample_linear1d upsample_trilinear3d _upsample_nearest_exact1d "
+    "_upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "grid_sampler grid_sampler_2d max_unpool2d affine_grid_generator mkldnn_max_pool2d"
 )
 def window(call: Call) -> Signature | None:
     """Channels are kept, places are a new grid where their number changes."""
@@ -539,7 +465,7 @@ def _spatial(op: str) -> int:
     return next((int(c) for c in reversed(op) if c.isdigit()), 2)
 
 
-@row("view_as_complex", "view_as_real", "complex", "polar")
+@row("view_as_complex view_as_real complex polar")
 def complex_pairs(call: Call) -> Signature | None:
     """A trailing axis of two real numbers, or one complex number."""
     src, dst = call.shapes[0], call.results[0]
@@ -556,15 +482,15 @@ def complex_pairs(call: Call) -> Signature | None:
     return layout(operands, (axes,), sizes) if len(operands) == len(call.shapes) else None
 
 
-@row("diagonal", "diag_embed", "diag", "linalg_diagonal")
+@row("diagonal diag_embed diag linalg_diagonal")
 def diagonal(call: Call) -> Signature | None:
     """The diagonal of two axes, or the inverse: both axes are one dim."""
     src, dst = call.shapes[0], call.results[0]
     few, many = (src, dst) if len(src) < len(dst) else (dst, src)
-    if call.int("offset") or (call.op == "aten::diag" and len(src) != len(few)):
+    if call.number("offset") or (call.op == "aten::diag" and len(src) != len(few)):
         return None
     i, j = (
-        call.int(n, d) % len(many)
+        call.number(n, d) % len(many)
         for n, d in (("dim1", -2 if len(src) < len(dst) else 0), ("dim2", -1 if len(src) < len(dst) else 1))
     )
     if call.op == "aten::linalg_diagonal":
@@ -579,27 +505,8 @@ def diagonal(call: Call) -> Signature | None:
 
 
 @row(
-    "fft_fft",
-    "fft_ifft",
-    "fft_rfft",
-    "fft_irfft",
-    "fft_fft2",
-    "fft_ifft2",
-    "fft_rfft2",
-    "fft_irfft2",
-    "fft_fftn",
-    "fft_ifftn",
-    "fft_rfftn",
-    "fft_irfftn",
-    "fft_fftshift",
-    "fft_ifftshift",
-    "fft_hfft",
-    "fft_ihfft",
-    "_fft_r2c",
-    "_fft_c2r",
-    "_fft_c2c",
-    "stft",
-    "istft",
+    "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn "
+    "fft_irfftn fft_fftshift fft_ifftshift fft_hfft fft_ihfft _fft_r2c _fft_c2r _fft_c2c stft istft"
 )
 def fourier(call: Call) -> Signature | None:
     """A linear map along transformed axes: a new grid where the length changes."""

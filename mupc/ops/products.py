@@ -8,7 +8,7 @@ from mupc.ops.table import row
 from mupc.signature import Axes, Axis, Call, Operand, Shape, Signature, Sum, parse, plain, sizes_of
 
 
-@row("matmul", "linalg_matmul", "inner")
+@row("matmul linalg_matmul inner")
 def matmul(call: Call) -> Signature | None:
     """torch.matmul: 1-D operands are vectors, leading axes broadcast."""
     a, b = call.shapes
@@ -36,7 +36,7 @@ def _spaced(letters: str) -> str:
     return " ".join(letters.replace("...", "@")).replace("@", "...")
 
 
-@row("addmm", "addbmm", "baddbmm", "addmv", "addr")
+@row("addmm addbmm baddbmm addmv addr")
 def addmm(call: Call) -> Signature | None:
     """A product added to a (broadcast) first operand."""
     forms = {
@@ -67,18 +67,18 @@ def tensordot(call: Call) -> Signature | None:
     return parse(f"{' '.join(left)}, {' '.join(right)} -> {' '.join(kept)}", call.shapes, call.results)
 
 
-@row("cdist", "_cdist_forward")
+@row("cdist _cdist_forward")
 def cdist(call: Call) -> Signature | None:
     """Distances between rows: every pair, summed over the feature axis."""
     return parse("... i k, ... j k -> ... i j", call.shapes[:2], call.results)
 
 
-@row("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution")
+@row("conv1d conv2d conv3d convolution _convolution cudnn_convolution mkldnn_convolution")
 def conv(call: Call) -> Signature | None:
     """A convolution contracts in-channels (of one group) and the kernel: x (g i), W (g o) i k -> (g o)."""
     x, w = call.shapes[:2]
     transposed = bool(call.args.get("transposed", False))
-    return _conv(call, x, w, call.int("groups", 1), transposed)
+    return _conv(call, x, w, call.number("groups", 1), transposed)
 
 
 def grids(places: Axes) -> dict[str, str]:
@@ -86,11 +86,11 @@ def grids(places: Axes) -> dict[str, str]:
     return {label: "data" for axis in places for label in axis if isinstance(label, str) and label.startswith("t")}
 
 
-@row("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@row("conv_transpose1d conv_transpose2d conv_transpose3d")
 def conv_transpose(call: Call) -> Signature | None:
     """A transposed convolution stores its weight as (g i) o k."""
     x, w = call.shapes[:2]
-    return _conv(call, x, w, call.int("groups", 1), True)
+    return _conv(call, x, w, call.number("groups", 1), True)
 
 
 def _conv(call: Call, x: Shape, w: Shape, groups: int, transposed: bool) -> Signature | None:
@@ -131,12 +131,9 @@ def spatial_axes(before: Shape, after: Shape, sizes: dict[str, int]) -> tuple[Ax
 
 
 @row(
-    "scaled_dot_product_attention",
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_attention_math",
+    "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_cudnn_attention _scaled_dot_product_attention_math"
 )
 def attention(call: Call) -> Signature | None:
     """softmax(q k^T) v: two products of activations, over the head dim and over the keys."""
@@ -169,7 +166,7 @@ def attention(call: Call) -> Signature | None:
     return Signature("multilinear", tuple(operands), tuple(results), sizes, ((0, 1, 2),))
 
 
-@row("_grouped_mm", "_scaled_grouped_mm", "transformers::grouped_mm_fallback")
+@row("_grouped_mm _scaled_grouped_mm transformers::grouped_mm_fallback")
 def grouped_mm(call: Call) -> Signature | None:
     """One matrix per run of rows: x n k, W e k m -> n m; the expert of a row is a routing decision."""
     a, b = call.shapes[:2]
@@ -185,7 +182,7 @@ def grouped_mm(call: Call) -> Signature | None:
     return replace(found, operands=(*found.operands, *axes), sizes=sizes, marks={"e": "experts"})
 
 
-@row("lstm", "gru", "rnn_tanh", "rnn_relu")
+@row("lstm gru rnn_tanh rnn_relu")
 def recurrent(call: Call) -> Signature | None:
     """A stack of recurrent layers: W_ih (gates h) in, W_hh (gates h) h; both directions' states end to end."""
     gates = {"lstm": 4, "gru": 3}.get(call.op.removeprefix("aten::"), 1)
@@ -253,7 +250,7 @@ def _operands(value: object) -> list[Operand]:
     return [v for v in value if isinstance(v, Operand)] if isinstance(value, (list, tuple)) else []
 
 
-@row("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+@row("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 def cell(call: Call) -> Signature | None:
     """One step of a recurrent layer."""
     gates = {"lstm_cell": 4, "gru_cell": 3}.get(call.op.removeprefix("aten::"), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from torch import fx
@@ -16,11 +16,11 @@ ROWS: dict[str, Row] = {}
 _seen: dict[object, Signature] = {}
 
 
-def row(*ops: str) -> Callable[[Row], Row]:
-    """Enter a function as the row of these ops (aten's where no namespace is named; in-place twins included)."""
+def row(ops: str) -> Callable[[Row], Row]:
+    """Enter a function as the row of these ops, named in one string (aten's where no namespace is named; in-place twins included)."""
 
     def enter(function: Row) -> Row:
-        for op in ops:
+        for op in ops.split():
             ROWS[op if "::" in op else f"aten::{op}"] = function
         return function
 
@@ -30,8 +30,7 @@ def row(*ops: str) -> Callable[[Row], Row]:
 @cache
 def strings() -> dict[str, str]:
     """The rows of `rules/ops.toml`: op name -> einsum pattern."""
-    with open(rules_dir() / "ops.toml", "rb") as file:
-        return {name: entry for name, entry in tomllib.load(file)["multilinear"].items()}
+    return dict(tomllib.loads((rules_dir() / "ops.toml").read_text())["multilinear"])
 
 
 def signature_of(node: fx.Node) -> Signature:
@@ -58,7 +57,7 @@ def lookup(call: Call) -> Signature:
 
 
 def guess(call: Call) -> Signature | None:
-    """An op without a row whose result has its operands' broadcast shape is taken as pointwise, and counted as assumed."""
+    """Without a row, a result of the operands' broadcast shape is taken as pointwise, and counted as assumed."""
     if len(call.results) != 1 or not call.shapes:
         return None
     (shape,) = call.results
@@ -108,11 +107,12 @@ def shapes(value: object) -> tuple[Shape, ...]:
     return ()
 
 
-def _named(node: fx.Node) -> list[tuple[str, object]]:
+def _named(node: fx.Node) -> Iterator[tuple[str, object]]:
     """Arguments by schema name; those left out are absent."""
     names = _argument_names(node.target)
-    pairs = [(names[i] if i < len(names) else f"arg{i}", value) for i, value in enumerate(node.args)]
-    return pairs + list(node.kwargs.items())
+    for i, value in enumerate(node.args):
+        yield (names[i] if i < len(names) else f"arg{i}"), value
+    yield from node.kwargs.items()
 
 
 @cache
