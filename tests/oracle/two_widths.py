@@ -17,8 +17,8 @@ STATE = {True: "grows", False: "is fixed"}
 class Case:
     """A model that can be built at any size: from a config (a nested dict or object of ints) or from keyword arguments.
 
-    `base` and `wide` make configs; `widths` names the fields that `wide` doubled. What is not named there (head_dim,
-    experts, ranks, states, counts) is what the policy of DESIGN.md section 4 holds fixed.
+    `base` and `wide` make configs; `wide` doubles the fields that mean width and leaves those that the policy of
+    DESIGN.md section 4 holds fixed: head_dim, experts, ranks, states, counts.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Case:
     wide: Callable[[], Any]
     build: Callable[[Any], nn.Module]
     inputs: Callable[[Any], dict[str, Any] | tuple[Any, ...]]
+    hard: frozenset[int] = frozenset()  # widths that the library writes into its code: nothing can double them
 
     def meta(self, config: Any) -> nn.Module:
         """The model on the meta device."""
@@ -38,30 +39,15 @@ class Case:
         return (given, {}) if isinstance(given, tuple) else ((), given)
 
 
-def doubled(config: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    """The nested dict with the dotted fields doubled; a list or tuple doubles every element."""
-    out = dict(config)
-    for field in fields:
-        head, _, rest = field.partition(".")
-        out[head] = doubled(out[head], (rest,)) if rest else twice(out[head])
-    return out
-
-
-def twice(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(twice(item) for item in value)
-    return 2 * value
-
-
 def shapes(model: nn.Module) -> Shapes:
     """Every parameter's shape, tied names included."""
     return {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
 
 
-def growth(base: Shapes, wide: Shapes) -> dict[str, tuple[bool, ...]]:
-    """Which axes differ between the two."""
+def growth(base: Shapes, wide: Shapes, hard: frozenset[int] = frozenset()) -> dict[str, tuple[bool, ...]]:
+    """Which axes differ between the two, or are a width that nothing can double."""
     assert base.keys() == wide.keys(), sorted(base.keys() ^ wide.keys())
-    return {name: tuple(a != b for a, b in zip(base[name], wide[name], strict=True)) for name in base}
+    return {name: tuple(a != b or a in hard for a, b in zip(base[name], wide[name], strict=True)) for name in base}
 
 
 def wrong(parameters: Mapping[str, Any], expected: Mapping[str, tuple[bool, ...]], base: Shapes) -> list[str]:

@@ -120,18 +120,19 @@ class SqueezeAndExcite(Images):
 @trap(
     image,
     """
-    0.weight  input   n...   # 3 * 4 places of the image are data
-    2.weight  hidden  nn..   # out = 4 * F
-    5.weight  hidden  nn..
-    7.weight  output  .n..   # 3 * 4 image channels
-    7.bias    scalar  .
+    1.weight  input   n...   # 3 * 4 places of the image are data
+    3.weight  hidden  nn..   # out = 4 * F
+    6.weight  hidden  nn..
+    8.weight  output  .n..   # 3 * 4 image channels
+    8.bias    scalar  .
     *.bias    vector  n
     """,
 )
 class PixelShuffles(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(
-            nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, D, 3, padding=1))[1],
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, D, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(D, 4 * F, 3, padding=1),
             nn.PixelShuffle(2),
@@ -141,9 +142,6 @@ class PixelShuffles(nn.Sequential):
             nn.Conv2d(D, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(nnf.pixel_unshuffle(x, 2))
 
 
 @trap(
