@@ -1,2 +1,77 @@
-class Inputs: ...
-def find_inputs(*a): ...
+"""The inputs of a model's forward: given by spec, by `example_inputs()`, or inferred from the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mupc.errors import TargetError
+from mupc.inputs.guess import Guess, show
+from mupc.inputs.search import infer
+from mupc.inputs.signature import forward_parameters
+from mupc.inputs.spec import parse_input
+from mupc.target.blame import blame
+
+__all__ = ["Guess", "Inputs", "find_inputs", "parse_input"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What to call the model with. `how` is a sentence on where it came from."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    how: str
+
+
+def find_inputs(
+    model: nn.Module,
+    specs: Sequence[str] = (),
+    example_inputs: Callable[[], Any] | None = None,
+    own: str = "",
+) -> Inputs:
+    """Specs win over `example_inputs()`, which wins over inference. Raises `TargetError`."""
+    if specs:
+        return _from_specs(model, [parse_input(spec) for spec in specs])
+    if example_inputs is not None:
+        return _from_example(example_inputs, own)
+    found = infer(model, own)
+    return Inputs((), {name: guess.tensor() for name, guess in found.items()}, f"inferred: {show(found)}")
+
+
+def _from_specs(model: nn.Module, specs: Sequence[tuple[str | None, Guess]]) -> Inputs:
+    parameters = forward_parameters(model)
+    args, kwargs = [], {}
+    for name, guess in specs:
+        if name is None:
+            if kwargs:
+                raise TargetError("--input: one without a name comes after one with a name")
+            args.append(guess.tensor())
+        elif name in kwargs:
+            raise TargetError(f"--input {name} is given twice")
+        elif name not in parameters.names and not parameters.takes_any:
+            raise TargetError(f"--input {name}: {type(model).__name__}.forward takes {', '.join(parameters.names)}")
+        else:
+            kwargs[name] = guess.tensor()
+    return Inputs(tuple(args), kwargs, "given by --input")
+
+
+def _from_example(example_inputs: Callable[[], Any], own: str) -> Inputs:
+    try:
+        made = example_inputs()
+    except (Exception, SystemExit) as error:
+        raise TargetError(blame(error, own)) from error
+    how = "given by example_inputs()"
+    match made:
+        case Tensor():
+            return Inputs((made,), {}, how)
+        case (tuple() | list() as args, dict() as kwargs):
+            return Inputs(tuple(args), dict(kwargs), how)
+        case Mapping():
+            return Inputs((), dict(made), how)
+        case tuple() | list():
+            return Inputs(tuple(made), {}, how)
+    raise TargetError(f"example_inputs() returned a {type(made).__name__}; return a tensor, a tuple or a dict")
