@@ -15,7 +15,7 @@ from mupc.dims.naming import held_sizes, name_for
 from mupc.errors import MupcError
 from mupc.roles import Dim, Parameter, Roles, infer_roles
 from mupc.structure import blocks, depth
-from mupc.trace import Trace, trace
+from mupc.trace import Trace, trace, unhurried
 
 PREFER = {
     "lookup": ("vocab", "num_embeddings", "max_position", "block_size"),
@@ -66,7 +66,13 @@ def analyze(
     dims, as the report names them, whose verdict is the caller's. Raises `TraceError` where the forward cannot be
     traced with these inputs, `MupcError` where no dim bears a given name.
     """
-    traced = trace(model, tuple(args), dict(kwargs or {}))
+    with unhurried():
+        return _analyze(model, trace(model, tuple(args), dict(kwargs or {})), fixed, scaling, target)
+
+
+def _analyze(
+    model: nn.Module, traced: Trace, fixed: Sequence[str], scaling: Sequence[str], target: str | None
+) -> Analysis:
     dims = infer_dims(traced)
     names = name_dims(model, dims)
     dims = declare(dims, _declared(names, fixed, scaling))

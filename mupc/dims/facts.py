@@ -155,7 +155,7 @@ def _spread(folded: Folded) -> dict[Axis, None]:
 
 
 def primary(trace: Trace) -> str | None:
-    """The output that ends the network: the one named logits, else the first that is no loss (which has no feature axis)."""
+    """The output that ends the network: the one named logits, else the first that is no loss."""
     names = list(trace.outputs)
     named = [n for n in names if n.split(".")[0].endswith("logits")]
     rest = [n for n in names if n.split(".")[0] != "loss"]

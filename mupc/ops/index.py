@@ -92,29 +92,20 @@ def advanced(call: Call) -> Signature | None:
 
 def _put(
     call: Call, axes: Axes, kept: list[Axis], place: int, width: int, sizes: dict[str, int], values: Operand | None
-) -> Signature | None:
+) -> Signature:
+    """The values broadcast against what the same indices would read."""
+    read: list[Axis] = [*kept[:place], *((f"i{n}",) for n in range(width)), *kept[place:]]
     operands: list[Axes] = [axes]
     for i, shape in enumerate(call.shapes[1:], 1):
         own: Axes = plain(f"o{i}_", shape)
-        if values is not None and i == values.index and len(shape) == len(kept) + width:
-            rest = iter(kept)
+        if values is not None and i == values.index and len(shape) <= len(read):
+            beside = read[len(read) - len(shape) :]
             own = tuple(
-                own[n] if place <= n < place + width else (next(rest) if shape[n] != 1 else next(rest) and ())
-                for n in range(len(shape))
+                a if n != 1 and (a and sizes.get(str(a[0]), n) == n) else b
+                for a, b, n in zip(beside, own, shape, strict=True)
             )
-        sizes |= {
-            a[0]: n
-            for a, n in zip(own, shape, strict=True)
-            if len(a) == 1 and isinstance(a[0], str) and a[0] not in sizes
-        }
+        sizes |= {k: n for k, n in sizes_of((own, shape)).items() if k not in sizes}
         operands.append(own)
-    if any(
-        sizes.get(a[0], n) != n
-        for o, s in zip(operands, call.shapes, strict=True)
-        for a, n in zip(o, s, strict=True)
-        if a and isinstance(a[0], str)
-    ):
-        return None
     terms = ((0,),) if values is None else ((0,), (values.index,))
     return Signature("index", tuple(operands), (axes,), sizes, terms)
 

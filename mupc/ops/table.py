@@ -17,7 +17,7 @@ _seen: dict[object, Signature] = {}
 
 
 def row(ops: str) -> Callable[[Row], Row]:
-    """Enter a function as the row of these ops, named in one string (aten's where no namespace is named; in-place twins included)."""
+    """Enter a function as the row of these ops: aten's where no namespace is named, in-place twins included."""
 
     def enter(function: Row) -> Row:
         for op in ops.split():
@@ -34,7 +34,15 @@ def strings() -> dict[str, str]:
 
 
 def signature_of(node: fx.Node) -> Signature:
-    """The signature of a call node; equal calls (op, shapes, numbers) share one."""
+    """The signature of a call node; equal calls (op, shapes, numbers) share one, copies of a block's node their template's."""
+    like = node.meta.get("like", node)
+    found: Signature | None = like.meta.get("signature")
+    if found is None:
+        found = like.meta["signature"] = _signature(like)
+    return found
+
+
+def _signature(node: fx.Node) -> Signature:
     tensors: list[Shape] = []
     args = [(name, _abstract(value, tensors)) for name, value in _named(node)]
     results = shapes(node.meta.get("val"))

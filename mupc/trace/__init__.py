@@ -1,5 +1,5 @@
 """Any nn.Module to one torch.fx graph of pre-dispatch ATen ops, on the meta device. The only caller of torch's tracers."""
 
-from mupc.trace.capture import Guess, Trace, trace
+from mupc.trace.capture import Guess, Trace, trace, unhurried
 
-__all__ = ["Guess", "Trace", "trace"]
+__all__ = ["Guess", "Trace", "trace", "unhurried"]

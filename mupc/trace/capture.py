@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from mupc.errors import TraceError
 from mupc.trace.blame import blame
 from mupc.trace.recorder import SMALL, Recorder
-from mupc.trace.templates import folded_blocks
+from mupc.trace.templates import NotRepeated, folded_blocks
 
 TRIES = 24
 
@@ -58,7 +59,9 @@ class Sides:
         return took
 
 
-def trace(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *, fold_blocks: bool = True) -> Trace:
+def trace(
+    model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *, fold_blocks: bool = True
+) -> Trace:
     """Any module to a `Trace`.
 
     The model may be on any device; it is not changed and nothing of its size is allocated. Branches that depend on
@@ -66,8 +69,12 @@ def trace(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any
     parameter stays unread, the other sides (and training mode) are traced too and joined to the same graph.
     Raises `TraceError`, naming the user's line, where the forward fails on every side.
     """
+    with unhurried():
+        return _trace(model, args, dict(kwargs or {}), fold_blocks)
+
+
+def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], fold_blocks: bool) -> Trace:
     swap = Swap(model)
-    kwargs = dict(kwargs or {})
     capture, sides = _first(model, swap, args, kwargs, fold_blocks)
     guesses = list(sides.made)
     if capture.unread():
@@ -84,6 +91,18 @@ def trace(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any
     return capture.result(tuple(dict.fromkeys(guesses)))
 
 
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """No cyclic garbage collection while many objects that stay alive are made."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def _first(model: nn.Module, swap: Swap, args: Any, kwargs: Any, fold: bool) -> tuple[Capture, Sides]:
     """The first side of every guess on which the forward finishes."""
     failures: list[Exception] = []
@@ -97,11 +116,16 @@ def _first(model: nn.Module, swap: Swap, args: Any, kwargs: Any, fold: bool) -> 
         capture = Capture(model, swap, args, kwargs, sides, fold)
         try:
             capture.run()
+        except NotRepeated:
+            return _first(model, swap, args, kwargs, fold=False)
         except Exception as error:
             failures.append(error)
             if not sides.made:
                 break
-            todo += [Sides(sides.default, sides.flipped ^ {at}) for at in range(len(sides.made) - 1, max(-1, len(sides.made) - 4), -1)]
+            todo += [
+                Sides(sides.default, sides.flipped ^ {at})
+                for at in range(len(sides.made) - 1, max(-1, len(sides.made) - 4), -1)
+            ]
             continue
         return capture, sides
     raise blame(failures[0], bool(sides.made)) from failures[0]
@@ -143,46 +167,60 @@ class Swap:
 
     @contextmanager
     def applied(self, training: bool) -> Iterator[None]:
-        """While inside, the model computes with the twins; afterwards it is as it was."""
-        undo: list[Callable[[], None]] = []
+        """While inside, the model computes with the twins; afterwards every module is as it was, attributes included."""
+        saved = [
+            (held, dict(held))
+            for module in self.model.modules()
+            for held in (module.__dict__, module._parameters, module._buffers, module._modules)
+        ]
         try:
-            for module in self.model.modules():
-                undo.append(_restorer(module.__dict__, "training", module.training))
+            for module in list(self.model.modules()):
                 module.__dict__["training"] = training
                 for held in (module._parameters, module._buffers):
-                    for name, tensor in list(held.items()):
-                        if tensor is not None and id(tensor) in self.tensors:
-                            undo.append(_restorer(held, name, tensor))
-                            held[name] = self.tensors[id(tensor)]
+                    held |= {k: self.tensors[id(t)] for k, t in held.items() if t is not None and id(t) in self.tensors}
                 for name, value in list(module.__dict__.items()):
-                    if isinstance(value, (list, tuple)) and any(id(v) in self.tensors for v in value if isinstance(v, torch.Tensor)):
-                        undo.append(_restorer(module.__dict__, name, value))
+                    if isinstance(value, (list, tuple)) and any(id(v) in self.tensors for v in value):
                         module.__dict__[name] = type(value)(self.tensors.get(id(v), v) for v in value)
             yield
         finally:
-            for restore in reversed(undo):
-                restore()
-
-
-def _restorer(held: dict[str, Any], name: str, value: Any) -> Callable[[], None]:
-    def restore() -> None:
-        held[name] = value
-
-    return restore
+            for held, before in saved:
+                held.clear()
+                held.update(before)
 
 
 def _twin(tensor: torch.Tensor, kind: str) -> torch.Tensor:
     if kind == "buffer" and not tensor.is_meta and tensor.numel() <= SMALL:
         return tensor.detach().cpu().clone()
-    twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta") if tensor.layout is torch.strided else torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    twin = (
+        torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        if tensor.layout is torch.strided
+        else torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    )
     return nn.Parameter(twin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
 class Capture:
     """One run of the forward. A later run on other sides (`base`) writes into the same graph, on the same placeholders."""
 
-    def __init__(self, model: nn.Module, swap: Swap, args: Any, kwargs: Any, sides: Sides, fold: bool, training: bool = False, base: Capture | None = None) -> None:
-        self.model, self.swap, self.sides, self.fold, self.training, self.base = model, swap, sides, fold, training, base
+    def __init__(
+        self,
+        model: nn.Module,
+        swap: Swap,
+        args: Any,
+        kwargs: Any,
+        sides: Sides,
+        fold: bool,
+        training: bool = False,
+        base: Capture | None = None,
+    ) -> None:
+        self.model, self.swap, self.sides, self.fold, self.training, self.base = (
+            model,
+            swap,
+            sides,
+            fold,
+            training,
+            base,
+        )
         self.args, self.kwargs = args, kwargs
         self.graph = base.graph if base else fx.Graph()
         self.recorder = Recorder(self.graph, sides.choose)
@@ -229,8 +267,15 @@ class Capture:
 
         def enter(value: Any, path: str) -> Any:
             if isinstance(value, torch.Tensor):
-                keep = not value.dtype.is_floating_point and not value.dtype.is_complex and value.numel() <= SMALL and not value.is_meta
-                tensor = value.detach().cpu().clone() if keep else torch.empty(value.shape, dtype=value.dtype, device="meta")
+                keep = (
+                    not value.dtype.is_floating_point
+                    and not value.dtype.is_complex
+                    and value.numel() <= SMALL
+                    and not value.is_meta
+                )
+                tensor = (
+                    value.detach().cpu().clone() if keep else torch.empty(value.shape, dtype=value.dtype, device="meta")
+                )
                 if path in self.inputs:
                     self.recorder.bind(tensor, self.inputs[path])
                 else:
@@ -246,7 +291,9 @@ class Capture:
         return args, {k: enter(v, k) for k, v in self.kwargs.items()}
 
     def unread(self) -> list[str]:
-        return [self.swap.names[k][0] for k, n in self.places.items() if self.swap.kinds[k] == "parameter" and not n.users]
+        return [
+            self.swap.names[k][0] for k, n in self.places.items() if self.swap.kinds[k] == "parameter" and not n.users
+        ]
 
     def forget(self, extra: Capture) -> None:
         """Take an alternative's nodes out again."""
@@ -260,8 +307,14 @@ class Capture:
             by_kind[self.swap.kinds[key]][self.swap.names[key][0]] = node
         order = {name: None for name, _ in self.model.named_parameters()}
         parameters = {name: by_kind["parameter"][name] for name in order if name in by_kind["parameter"]}
-        tied = tuple(tuple(names) for key, names in self.swap.names.items() if len(names) > 1 and self.swap.kinds[key] == "parameter")
-        return Trace(self.graph, parameters, by_kind["buffer"], self.inputs, self.outputs, tied, tuple(self.unread()), guesses)
+        tied = tuple(
+            tuple(names)
+            for key, names in self.swap.names.items()
+            if len(names) > 1 and self.swap.kinds[key] == "parameter"
+        )
+        return Trace(
+            self.graph, parameters, by_kind["buffer"], self.inputs, self.outputs, tied, tuple(self.unread()), guesses
+        )
 
 
 @contextmanager

@@ -13,7 +13,9 @@ STAND_IN = 5  # rows that a data-dependent selection is taken to have
 SCALAR = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose")
 
 
-def answer(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
+def answer(
+    recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+) -> Any:
     """The result of a data-dependent op, or NotImplemented for any other op."""
     name = func._schema.name
     if name in SCALAR:
@@ -32,13 +34,25 @@ def answer(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
         return [_empty(tensors[0], (STAND_IN,), torch.long) for _ in range(max(1, tensors[0].dim()))]
     if name == "aten::masked_select":
         return _empty(tensors[0], (STAND_IN,), tensors[0].dtype)
-    if name == "aten::repeat_interleave" and len(tensors) > 0 and isinstance(args[-1 if len(args) == 1 else 1], torch.Tensor):
+    if (
+        name == "aten::repeat_interleave"
+        and len(tensors) > 0
+        and isinstance(args[-1 if len(args) == 1 else 1], torch.Tensor)
+    ):
         return _repeated(tensors, args, kwargs)
     if name == "aten::bincount":
-        return _empty(tensors[0], (max(kwargs.get("minlength", 0), *(a for a in args if isinstance(a, int)), STAND_IN),), torch.long)
+        return _empty(
+            tensors[0],
+            (max(kwargs.get("minlength", 0), *(a for a in args if isinstance(a, int)), STAND_IN),),
+            torch.long,
+        )
     if name in ("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::_unique"):
         kept = _empty(tensors[0], (STAND_IN,), tensors[0].dtype)
-        return (kept, _empty(tensors[0], tuple(tensors[0].shape), torch.long), _empty(tensors[0], (STAND_IN,), torch.long))
+        return (
+            kept,
+            _empty(tensors[0], tuple(tensors[0].shape), torch.long),
+            _empty(tensors[0], (STAND_IN,), torch.long),
+        )
     return NotImplemented
 
 
@@ -109,7 +123,11 @@ def _repeated(tensors: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[s
     dim = next((a for a in args[2:] if isinstance(a, int)), kwargs.get("dim"))
     repeats = tensors[1]
     if not repeats.is_meta:
-        total = int(repeats.sum()) if repeats.numel() > 1 else int(repeats) * (x.shape[dim] if dim is not None else x.numel())
+        total = (
+            int(repeats.sum())
+            if repeats.numel() > 1
+            else int(repeats) * (x.shape[dim] if dim is not None else x.numel())
+        )
     if dim is None:
         return _empty(x, (total,), x.dtype)
     shape = list(x.shape)

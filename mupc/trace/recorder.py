@@ -7,6 +7,8 @@ nodes whose value later reads see; a write to a view reaches its base by the mat
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import os
 import sys
 from collections.abc import Callable
@@ -45,7 +47,8 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
     def __init__(self, graph: fx.Graph, choose: Callable[[str, str | None], bool]) -> None:
         TorchDispatchMode.__init__(self, _dispatch_key=torch._C.DispatchKey.PreDispatch)  # type: ignore[arg-type]
         self.graph = graph
-        self.choose = choose
+        self.ask = choose
+        self.questions = 0
         self.nodes: dict[int, fx.Node] = {}
         self.alive: list[Any] = []  # ids stay unique while what they name lives
         self.views: dict[int, View] = {}
@@ -53,6 +56,7 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
         self.versions: dict[int, int] = {}  # storage -> writes seen
         self.twins: dict[int, torch.Tensor] = {}
         self.path: list[str] = [""]
+        self.log: list[fx.Node] = []  # every node, in order
         self.here = os.getcwd() + os.sep
 
     # entering tensors ------------------------------------------------------------------------------------------------
@@ -61,6 +65,7 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
         """A placeholder for a tensor that no recorded op made."""
         node = self.graph.placeholder(f"{kind}_{name}".replace(".", "_"))
         node.meta.update(kind=kind, name=name, val=self.meta(tensor), module="", source=None)
+        self.log.append(node)
         self.bind(tensor, node)
         return node
 
@@ -109,14 +114,19 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
             self.alive.append(tensor)
         return twin
 
+    def choose(self, what: str, source: str | None) -> bool:
+        """The side to take where only values could tell."""
+        self.questions += 1
+        return self.ask(what, source)
+
     # running ops -----------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        with torch.overrides._no_torch_function_mode() if False else _nothing():
-            return self.run(func, args, kwargs)
+        with torch._C._DisablePythonDispatcher():  # C++ meta kernels where there are any
+            return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The op's result; the op is recorded unless it has no tensor results."""
         tensors: list[torch.Tensor] = []
         _collect(args, tensors)
         _collect(tuple(kwargs.values()), tensors)
@@ -138,7 +148,7 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
             out = self._meta_call(func, *given)
             if func._schema.is_mutable:
                 out = self._same_objects(func, args, kwargs, out)
-        if isinstance(out, torch.Tensor) or isinstance(out, (tuple, list)):
+        if isinstance(out, (torch.Tensor, tuple, list)):
             self.record(func, args, kwargs, out, tensors)
         return out
 
@@ -211,17 +221,22 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
             return
         self.bind(out, node)
         first = args[0] if args else None
-        if not mutable and isinstance(first, torch.Tensor) and out.layout is torch.strided and first.layout is torch.strided:
+        if (
+            not mutable
+            and isinstance(first, torch.Tensor)
+            and out.layout is torch.strided
+            and first.layout is torch.strided
+        ):
             if out.numel() and _storage(out) == _storage(first):
                 self.views[id(out)] = View(first, func, tuple(args[1:]), kwargs, self.versions.get(_storage(out), 0))
 
     def _results(self, out: Any, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
         for i, item in enumerate(out):
             if isinstance(item, torch.Tensor):
-                part = self._create(_getitem, (node, i), {}, self.meta(item))
+                part = self._create(operator.getitem, (node, i), {}, self.meta(item))
                 self.bind(item, part)
             elif isinstance(item, (tuple, list)):
-                part = self._create(_getitem, (node, i), {}, _values(self, item))
+                part = self._create(operator.getitem, (node, i), {}, _values(self, item))
                 self._results(item, part, func, args, kwargs)
 
     def _written(self, tensor: torch.Tensor, node: fx.Node) -> None:
@@ -265,13 +280,16 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
             return self._create(aten.permute.default, (part, inverse), {}, value)
         if part.meta["val"].numel() == value.numel():
             return self._create(aten.reshape.default, (part, list(value.shape)), {}, value)
-        return self._create(aten.as_strided_scatter.default, (base, part, list(value.shape), list(value.stride())), {}, value)
+        return self._create(
+            aten.as_strided_scatter.default, (base, part, list(value.shape), list(value.stride())), {}, value
+        )
 
     def _create(self, target: Any, args: Any, kwargs: Any, value: Any) -> fx.Node:
         node = self.graph.create_node("call_function", target, args, kwargs)
         node.meta["val"] = value
         node.meta["module"] = self.path[-1]
         node.meta["source"] = self._source()
+        self.log.append(node)
         return node
 
     def _nodes(self, value: Any) -> Any:
@@ -279,7 +297,10 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
             return self.node(value)
         if isinstance(value, (list, tuple)):
             return tuple(self._nodes(v) for v in value) if isinstance(value, tuple) else [self._nodes(v) for v in value]
-        if isinstance(value, (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)):
+        if isinstance(
+            value,
+            (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format),
+        ):
             return value
         return None if isinstance(value, torch.Generator) else str(value)
 
@@ -288,18 +309,10 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
         frame = sys._getframe(2)
         while frame is not None:
             name = frame.f_code.co_filename
-            if not name.startswith((TORCH, HERE, "<")) and name != _CONTEXTLIB:
+            if not name.startswith((TORCH, HERE, "<")) and name != contextlib.__file__:
                 return f"{name.removeprefix(self.here)}:{frame.f_lineno}"
             frame = frame.f_back  # type: ignore[assignment]
         return None
-
-
-import contextlib  # noqa: E402
-import operator  # noqa: E402
-
-_getitem = operator.getitem
-_nothing = contextlib.nullcontext
-_CONTEXTLIB = contextlib.__file__
 
 
 def _storage(tensor: torch.Tensor) -> int:
