@@ -34,7 +34,7 @@ def strings() -> dict[str, str]:
 
 
 def signature_of(node: fx.Node) -> Signature:
-    """The signature of a call node; equal calls (op, shapes, numbers) share one, copies of a block's node their template's."""
+    """The signature of a call node; equal calls share one, and copies of a block's node their template's."""
     like = node.meta.get("like", node)
     found: Signature | None = like.meta.get("signature")
     if found is None:

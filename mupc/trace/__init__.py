@@ -1,4 +1,4 @@
-"""Any nn.Module to one torch.fx graph of pre-dispatch ATen ops, on the meta device. The only caller of torch's tracers."""
+"""Any nn.Module to one torch.fx graph of pre-dispatch ATen ops on meta. The only caller of torch's tracers."""
 
 from mupc.trace.capture import Guess, Trace, trace, unhurried
 

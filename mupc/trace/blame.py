@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import traceback
+from pathlib import Path
 
 import torch
 
 from mupc.errors import TraceError
 
-TORCH = os.path.dirname(torch.__file__) + os.sep
-OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+TORCH = str(Path(torch.__file__).parent) + os.sep
+OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 def blame(error: BaseException, guessed: bool) -> TraceError:

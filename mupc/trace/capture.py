@@ -14,10 +14,9 @@ import torch
 from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 
-from mupc.errors import TraceError
 from mupc.trace.blame import blame
 from mupc.trace.recorder import SMALL, Recorder
-from mupc.trace.templates import NotRepeated, folded_blocks
+from mupc.trace.templates import NotRepeatedError, folded_blocks
 
 TRIES = 24
 
@@ -116,7 +115,7 @@ def _first(model: nn.Module, swap: Swap, args: Any, kwargs: Any, fold: bool) -> 
         capture = Capture(model, swap, args, kwargs, sides, fold)
         try:
             capture.run()
-        except NotRepeated:
+        except NotRepeatedError:
             return _first(model, swap, args, kwargs, fold=False)
         except Exception as error:
             failures.append(error)
@@ -167,8 +166,8 @@ class Swap:
 
     @contextmanager
     def applied(self, training: bool) -> Iterator[None]:
-        """While inside, the model computes with the twins; afterwards every module is as it was, attributes included."""
-        saved = [
+        """While inside, the model computes with the twins; afterwards every module is as it was."""
+        saved: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (held, dict(held))
             for module in self.model.modules()
             for held in (module.__dict__, module._parameters, module._buffers, module._modules)
@@ -176,7 +175,8 @@ class Swap:
         try:
             for module in list(self.model.modules()):
                 module.__dict__["training"] = training
-                for held in (module._parameters, module._buffers):
+                tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+                for held in tensors:
                     held |= {k: self.tensors[id(t)] for k, t in held.items() if t is not None and id(t) in self.tensors}
                 for name, value in list(module.__dict__.items()):
                     if isinstance(value, (list, tuple)) and any(id(v) in self.tensors for v in value):
@@ -200,7 +200,7 @@ def _twin(tensor: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 class Capture:
-    """One run of the forward. A later run on other sides (`base`) writes into the same graph, on the same placeholders."""
+    """One run of the forward. A later run on other sides (of `base`) writes into the same graph and placeholders."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class Capture:
             base,
         )
         self.args, self.kwargs = args, kwargs
-        self.graph = base.graph if base else fx.Graph()
+        self.graph: fx.Graph = base.graph if base else fx.Graph()
         self.recorder = Recorder(self.graph, sides.choose)
         self.places: dict[int, fx.Node] = {} if base is None else dict(base.places)
         self.inputs: dict[str, fx.Node] = {} if base is None else base.inputs
@@ -352,7 +352,7 @@ def _quiet() -> Iterator[None]:
         return [tolist(row) for row in self] if self.dim() else self.item()
 
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.Tensor.tolist = tolist  # type: ignore[method-assign]
+    torch.Tensor.tolist = tolist  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:

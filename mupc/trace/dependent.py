@@ -86,7 +86,8 @@ def _masked_index(recorder: Recorder, args: tuple[Any, ...]) -> Any:
     if not x.is_meta and not any(isinstance(i, torch.Tensor) and i.is_meta for i in indices):
         return NotImplemented
     before: list[int] = []
-    at, count, placed, wide = 0, None, 0, ()
+    at, placed = 0, 0
+    wide: tuple[int, ...] = ()
     kept: list[int] = []
     for index in indices:
         if index is None:

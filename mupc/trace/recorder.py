@@ -13,6 +13,8 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,8 +26,8 @@ from mupc.trace import dependent
 
 aten = torch.ops.aten
 SMALL = 1 << 20  # elements a tensor may have and still be computed for real
-TORCH = os.path.dirname(torch.__file__) + os.sep
-HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+TORCH = str(Path(torch.__file__).parent) + os.sep
+HERE = str(Path(__file__).resolve().parent) + os.sep
 META = torch.device("meta")
 CPU = torch.device("cpu")
 
@@ -41,11 +43,11 @@ class View:
     version: int
 
 
-class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode stack accepts
+class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the PreDispatch mode stack accepts
     """Runs ops on meta, records them in `graph`. `choose` answers what only the data knows."""
 
     def __init__(self, graph: fx.Graph, choose: Callable[[str, str | None], bool]) -> None:
-        TorchDispatchMode.__init__(self, _dispatch_key=torch._C.DispatchKey.PreDispatch)  # type: ignore[arg-type]
+        TorchDispatchMode.__init__(self, _dispatch_key=torch._C.DispatchKey.PreDispatch)  # type: ignore[no-untyped-call]
         self.graph = graph
         self.ask = choose
         self.questions = 0
@@ -57,7 +59,7 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
         self.twins: dict[int, torch.Tensor] = {}
         self.path: list[str] = [""]
         self.log: list[fx.Node] = []  # every node, in order
-        self.here = os.getcwd() + os.sep
+        self.here = str(Path.cwd()) + os.sep
 
     # entering tensors ------------------------------------------------------------------------------------------------
 
@@ -221,14 +223,8 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
             return
         self.bind(out, node)
         first = args[0] if args else None
-        if (
-            not mutable
-            and isinstance(first, torch.Tensor)
-            and out.layout is torch.strided
-            and first.layout is torch.strided
-        ):
-            if out.numel() and _storage(out) == _storage(first):
-                self.views[id(out)] = View(first, func, tuple(args[1:]), kwargs, self.versions.get(_storage(out), 0))
+        if not mutable and isinstance(first, torch.Tensor) and out.numel() and _shares(out, first):
+            self.views[id(out)] = View(first, func, tuple(args[1:]), kwargs, self.versions.get(_storage(out), 0))
 
     def _results(self, out: Any, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
         for i, item in enumerate(out):
@@ -306,17 +302,21 @@ class Recorder(SchemaCheckMode):  # one of the few classes the PreDispatch mode 
 
     def _source(self) -> str | None:
         """The innermost frame outside torch and mupc."""
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             name = frame.f_code.co_filename
             if not name.startswith((TORCH, HERE, "<")) and name != contextlib.__file__:
                 return f"{name.removeprefix(self.here)}:{frame.f_lineno}"
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return None
 
 
 def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _shares(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.layout is torch.strided and b.layout is torch.strided and _storage(a) == _storage(b)
 
 
 def _collect(values: Any, out: list[torch.Tensor]) -> None:
@@ -347,8 +347,9 @@ def _order(name: str, args: tuple[Any, ...], rank: int) -> list[int]:
     if name == "permute":
         return [d % rank for d in args[0]]
     if name == "movedim":
-        probe = torch.empty([2] * rank, device="meta")
-        return order if probe is None else order
+        with torch._C._DisableTorchDispatch():
+            probe = torch.empty(list(range(2, rank + 2)), device="meta")
+            return [n - 2 for n in torch.movedim(probe, *args).shape]
     i, j = (args[0] % rank, args[1] % rank) if args else (0, 1)
     if rank > 1:
         order[i], order[j] = order[j], order[i]

@@ -23,7 +23,7 @@ SIMPLE = (int, float, str, bool, type(None), torch.dtype)
 FEWEST = 4  # siblings below which nothing is saved
 
 
-class NotRepeated(Exception):
+class NotRepeatedError(Exception):
     """The last block of a group was not what its siblings were taken for; trace again without templates."""
 
 
@@ -89,7 +89,7 @@ def structure(module: nn.Module, at: int) -> object | None:
     for name, sub in module.named_modules():
         if sub._forward_hooks or sub._forward_pre_hooks or "forward" in sub.__dict__:
             return None
-        plain = []
+        plain: list[tuple[str, object]] = []
         for key, value in sub.__dict__.items():
             if isinstance(value, SIMPLE):
                 ordinal = isinstance(value, int) and value in (at, at + 1) and ORDINAL.search(key)
@@ -143,7 +143,7 @@ def _call(module: nn.Module, original: Any, group: Group, recorder: Recorder, ar
     if len(seen) < 2:
         seen.append(template)
     elif trusted and len(group.members) > 3 and (template is None or template.steps != seen[1].steps):  # type: ignore[union-attr]
-        raise NotRepeated
+        raise NotRepeatedError
     return out
 
 
