@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from tests.oracle.jacobian import partition_errors
+from tests.oracle.jacobian import partition, partition_errors
 from tests.oracle.two_widths import Case, growth, shapes, unknown, wrong
 
 UNKNOWN_AT_MOST = 0.01  # of all tensors
@@ -43,10 +43,10 @@ def two_widths_errors(case: Case) -> list[str]:
     return wrong(found.analysis.parameters, growth(base, wide, case.hard), base)
 
 
-def jacobian_errors(case: Case) -> list[str]:
+def jacobian_errors(case: Case, *, named: bool = False) -> list[str]:
     """Axes that the analysis's partition does not explain, by varying each integer alone."""
     found = judge(case)
-    return partition_errors(case, found.model, found.analysis)
+    return partition_errors(case, found.model, partition(found.model, found.analysis, named=named))
 
 
 def reasons(case: Case) -> list[str]:

@@ -94,9 +94,8 @@ def variations(case: Case) -> Iterator[Variation]:
                     after = shapes(case.meta(config))
             except Exception:  # whatever a library raises where its sizes do not fit
                 continue
-            same = {name: after[name] for name in before if name in after and len(after[name]) == len(before[name])}
-            if any(same[name] != before[name] for name in same):
-                yield Variation(f"{'.'.join(map(str, path))} {size} -> {value}", config, same)
+            if after != before and after.keys() == before.keys():  # other parameters: another structure, no variation
+                yield Variation(f"{'.'.join(map(str, path))} {size} -> {value}", config, after)
             break
 
 
@@ -236,32 +235,47 @@ def sum_violations(ratios: Ratios, sizes: Mapping[str, int], sums: Mapping[str, 
     return found
 
 
-def sums_of(model: torch.nn.Module, analysis: Any) -> tuple[dict[str, int], dict[str, list[list[Axis]]]]:
-    """The sizes of all named dims, and for those that are sums the ways they are laid out."""
+@dataclass(frozen=True)
+class Partition:
+    """What the analysis says of the axes: the dims of each, the dims' sizes, and the sums among them."""
+
+    axes: dict[str, tuple[Axis, ...]]
+    sizes: dict[str, int]
+    sums: dict[str, list[list[Axis]]]
+
+
+def partition(model: torch.nn.Module, analysis: Any, *, named: bool) -> Partition:
+    """The partition into atoms, or the coarser one into named dims: atoms in like places of repeated blocks share one."""
     from mupc.analysis import name_dims
 
     stage = analysis.dims_stage
-    names, atoms = name_dims(model, stage), stage.facts.folded.atoms
-    sizes = {name: atoms.size[atom] for atom, name in names.items()}
-    sums: dict[str, list[list[Axis]]] = {}
-    for atom, name in names.items():
-        for way in atoms.sums[atom]:
-            parts = [atoms.expand(part) for part in way]
-            if all(a in names for part in parts for a in part):
-                named = [tuple(names[a] for a in part) for part in parts]
-                if named not in sums.setdefault(name, []):
-                    sums[name].append(named)
-    return sizes, sums
+    given, atoms = name_dims(model, stage), stage.facts.folded.atoms
+
+    def label(atom: int) -> str:
+        name = given.get(atom, "dim")
+        return name if named else f"{name}#{atom}"
+
+    def axis(of: tuple[int, ...]) -> Axis:
+        return tuple(label(atom) for atom in atoms.expand(of))
+
+    axes = {name: p.axes for name, p in analysis.parameters.items() if p.role != "unused"}
+    if not named:
+        folded = {name: stage.facts.folded.tensors[node][0] for name, node in stage.facts.trace.parameters.items()}
+        folded |= {name: folded[group[0]] for group in analysis.tied for name in group}
+        axes = {name: tuple(axis(one) for one in folded[name]) for name in axes}
+    everyone = {atom for atom in range(len(atoms.size)) if atoms.find(atom) == atom}
+    sums: dict[str, list[list[Axis]]] = defaultdict(list)
+    for atom in everyone if not named else given:
+        sums[label(atom)] += [[axis(part) for part in way] for way in atoms.sums[atom]]
+    return Partition(axes, {label(atom): atoms.size[atom] for atom in everyone}, sums)
 
 
-def partition_errors(case: Case, model: torch.nn.Module, analysis: Any) -> list[str]:
+def partition_errors(case: Case, model: torch.nn.Module, found: Partition) -> list[str]:
     """Every variation that the analysis's axes do not explain, though the varied model runs."""
     before = shapes(model)
-    axes = {name: p.axes for name, p in analysis.parameters.items() if p.role != "unused"}
-    sizes, sums = sums_of(model, analysis)
     lines: list[str] = []
     for variation in variations(case):
-        found = violations(axes, before, variation.shapes, sizes, sums)
-        if found and runs(case, variation.config):
-            lines += [f"{variation.label}: {line}" for line in found]
+        errors = violations(found.axes, before, variation.shapes, found.sizes, found.sums)
+        if errors and runs(case, variation.config):
+            lines += [f"{variation.label}: {line}" for line in errors]
     return lines

@@ -19,6 +19,12 @@ def test_jacobian(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_names(name: str) -> None:
+    """Dims that bear one name are one dim."""
+    assert jacobian_errors(CASES[name], named=True) == []
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_unknowns_have_reasons(name: str) -> None:
     assert reasons(CASES[name]) == []
 
