@@ -245,7 +245,7 @@ class Partition:
 
 
 def partition(model: torch.nn.Module, analysis: Any, *, named: bool) -> Partition:
-    """The partition into atoms, or the coarser one into named dims: atoms in like places of repeated blocks share one."""
+    """The partition into atoms, or the coarser one into named dims (like places of repeated blocks share a name)."""
     from mupc.analysis import name_dims
 
     stage = analysis.dims_stage
