@@ -69,8 +69,11 @@ def _factory(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
     kwargs.pop("pin_memory", None)
     shape = func(*args, **{**kwargs, "device": "meta"})
+    asked = kwargs.get("device")
     if shape.numel() > _SMALL or func.overloadpacket in _RANDOM:
         return shape
+    if asked is not None and torch.device(asked).type == "meta" and shape.dtype.is_floating_point:
+        return shape  # fused kernels (lstm) compare devices before any op is dispatched
     made = func(*args, **{**kwargs, "device": "cpu"})
     return made.zero_() if func.overloadpacket is _aten.empty else made
 

@@ -1,3 +1,105 @@
-"""stub"""
-def infer(model, own=""):
-    raise NotImplementedError
+"""Try inputs on meta, and let each failure say what to try next."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+from torch import nn
+
+from mupc.errors import TargetError
+from mupc.inputs.arguments import guesses
+from mupc.inputs.context import Context
+from mupc.inputs.guess import Guess
+from mupc.inputs.layers import first_wanted
+from mupc.inputs.probe import attempt
+from mupc.inputs.repair import repairs
+from mupc.target.blame import blame
+
+State = dict[str, Guess]
+_TRIES = 80
+_SECONDS = 40.0
+
+
+def infer(model: nn.Module, own: str = "") -> State:
+    """Inputs that `model.forward` accepts on meta. Raises `TargetError`, which quotes the likeliest failure."""
+    context = Context(model)
+    deadline = time.monotonic() + _SECONDS
+    first: Exception | None = None
+    tries = 0
+    seen: set[object] = set()
+    for start in itertools.islice(starts(context), 24):
+        waiting = [start]  # depth first: the newest repair of the newest failure
+        budget = 24
+        while waiting and budget and tries < _TRIES and time.monotonic() < deadline:
+            state = waiting.pop()
+            key = tuple(sorted((name, guess.shape, guess.dtype, guess.below, guess.planted) for name, guess in state.items()))
+            if key in seen:
+                continue
+            seen.add(key)
+            tries, budget = tries + 1, budget - 1
+            error = attempt(model, state)
+            if error is None:
+                return state
+            first = first or error
+            waiting += reversed(list(repairs(error, state, context)))
+            error.__traceback__ = error.__traceback__ if error is first else None
+    names = ", ".join(context.parameters.names) or "nothing"
+    said = f"; the first failure: {blame(first, own)}" if first is not None else ""
+    example = context.parameters.names[0] if context.parameters.names else "x"
+    raise TargetError(
+        f"no inputs found for {type(model).__name__}.forward({names}) in {tries} tries{said}; give them with --input '{example}:float32[2,64]'"
+    )
+
+
+def starts(context: Context) -> Iterator[State]:
+    """First states, likeliest first: what the library says is the main input, what names say, what layers want."""
+    parameters = context.parameters
+    main = main_names(context)
+    wanted = dict.fromkeys((*parameters.required, *main))
+    if not wanted and parameters.names:
+        wanted = dict.fromkeys(parameters.names[:1])
+    if not wanted:
+        yield {}
+        return
+    choices = [candidates(name, context) for name in wanted]
+    combined = sorted(
+        itertools.product(*(range(min(len(c), 8)) for c in choices)), key=lambda at: (sum(at), max(at)) if at else (0, 0)
+    )
+    for at in combined[:64]:
+        yield {name: choice[i] for name, choice, i in zip(wanted, choices, at, strict=True)}
+
+
+def main_names(context: Context) -> list[str]:
+    """What the model itself calls its main input, and what goes with it."""
+    names = set(context.parameters.names)
+    main = getattr(context.model, "main_input_name", None)
+    found = [main] if isinstance(main, str) else list(main or ())
+    config = next(iter(context.configs), None)
+    modalities = getattr(context.model, "input_modalities", ())
+    modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities or ())
+    if found and "text" in modalities and "input_ids" in names:
+        found.append("input_ids")
+    if found and "image" in modalities and "pixel_values" in names:
+        found.append("pixel_values")
+    if found and getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
+        found.append("decoder_input_ids")
+    return [name for name in found if name in names]
+
+
+def candidates(name: str, context: Context) -> list[Guess]:
+    """By name where the name says something, then by the model's layers."""
+    named = guesses(name, context)
+    annotated = context.parameters.annotations.get(name, "")
+    if annotated in ("int", "float", "bool", "str"):
+        return named
+    return _unique(named + list(first_wanted(context)))
+
+
+def _unique(guessed: list[Guess]) -> list[Guess]:
+    found: list[Guess] = []
+    for guess in guessed:
+        if guess not in found:
+            found.append(guess)
+    return found
