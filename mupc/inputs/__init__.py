@@ -13,7 +13,7 @@ from mupc.inputs.guess import Guess, show
 from mupc.inputs.search import infer
 from mupc.inputs.signature import forward_parameters
 from mupc.inputs.spec import parse_input
-from mupc.target.blame import blame
+from mupc.blame import blame
 
 __all__ = ["Guess", "Inputs", "find_inputs", "parse_input"]
 

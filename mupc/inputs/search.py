@@ -15,7 +15,7 @@ from mupc.inputs.guess import Guess
 from mupc.inputs.layers import first_wanted
 from mupc.inputs.probe import attempt
 from mupc.inputs.repair import repairs
-from mupc.target.blame import blame
+from mupc.blame import blame
 
 State = dict[str, Guess]
 _TRIES = 80

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from mupc.errors import TargetError
-from mupc.target.blame import blame, shown
+from mupc.blame import blame, shown
 from mupc.target.build import build
 from mupc.target.call import bind
 from mupc.target.candidates import find_factory

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mupc.errors import TargetError
-from mupc.target.blame import describe
+from mupc.blame import describe
 from mupc.target.build import build
 from mupc.target.load import Built
 from mupc.target.settings import near_names, nested

@@ -1,0 +1,60 @@
+"""`mupc analyze TARGET`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from mupc.cli.output import colored, progress, write
+
+
+@click.command()
+@click.argument("target")
+@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, 'idx:int64[2,128]<50257'; repeatable. Default: inferred.")
+@click.option("--base", multiple=True, metavar="DIM=SIZE", help="The size that hyperparameters were tuned at, n_embd=256; repeatable.")
+@click.option("--parametrization", default="mup", show_default=True, metavar="NAME")
+@click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--verbose", "-v", is_flag=True, help="Say why, for every verdict.")
+@click.option("--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, metavar="SECONDS")
+@click.option("--memory", type=click.FloatRange(min=0, min_open=True), default=8.0, show_default=True, metavar="GB")
+def analyze(
+    target: str,
+    settings: tuple[str, ...],
+    inputs: tuple[str, ...],
+    base: tuple[str, ...],
+    parametrization: str,
+    optimizer: str,
+    form: str,
+    verbose: bool,
+    path: Path | None,
+    timeout: float,
+    memory: float,
+) -> int:
+    """Every parameter's role and scaling.
+
+    TARGET is model.py, model.py:factory, pkg.mod:factory, hf:TYPE, hf:config.json or timm:NAME. It is imported and built in
+    a process of its own, on the meta device. KEY=VALUE goes to the factory or config.
+    """
+    import json
+
+    from mupc.child import Job, run
+    from mupc.cli.options import parse_base
+    from mupc.plan import Plan
+    from mupc.report import text
+
+    options = {"base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer}
+    with progress(f"reading {target}"):
+        document = run(Job(target, settings, inputs, options, timeout, memory))
+    plan = Plan.model_validate(document)
+    if form == "json":
+        write(plan.to_json(), path)
+    else:
+        color = colored(path)
+        width = shutil.get_terminal_size().columns if path is None else 100
+        write(text.render(plan, verbose=verbose, color=color, width=width), path)
+    return 1 if plan.findings else 0
