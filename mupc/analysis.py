@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -74,10 +74,10 @@ def _analyze(
     model: nn.Module, traced: Trace, fixed: Sequence[str], scaling: Sequence[str], target: str | None
 ) -> Analysis:
     dims = infer_dims(traced)
-    names = name_dims(model, dims)
+    groups = blocks(model)
+    names = name_dims(model, dims, groups)
     dims = declare(dims, _declared(names, fixed, scaling))
     found = infer_roles(dims, names)
-    groups = blocks(model)
     branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
     roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
     everyone = dict(found)
@@ -113,27 +113,29 @@ def _declared(names: Mapping[Atom, str], fixed: Sequence[str], scaling: Sequence
     return {atom: name in scaling for atom, name in names.items() if name in fixed or name in scaling}
 
 
-def name_dims(model: nn.Module, dims: Dims) -> dict[Atom, str]:
+def name_dims(model: nn.Module, dims: Dims, repeated: Sequence[Sequence[str]] = ()) -> dict[Atom, str]:
     """A name for every atom on a parameter's axis, from the modules that hold the parameter.
 
-    Atoms that stand in the same places of repeated blocks (`h.0.mlp`, `h.1.mlp`) and agree in size and kind share one.
+    Atoms that lie inside one repeated block each, in the same places of it, and agree in size and verdict share one.
     """
     atoms = dims.facts.folded.atoms
+    block_of = {member: group[0] for group in repeated for member in group}
     places: dict[Atom, dict[str, None]] = {}
     spots: dict[Atom, dict[tuple[str, int, int], None]] = {}
     for parameter, node in dims.facts.trace.parameters.items():
-        module, masked = parameter.rpartition(".")[0], masked_name(parameter)
+        module = parameter.rpartition(".")[0]
         for at, axis in enumerate(dims.facts.folded.tensors[node][0]):
             order = 0
             for leaf in atoms.expand(axis):
                 for atom in (leaf, *dims.facts.parts.get(leaf, ())):
                     places.setdefault(atom, {})[module] = None
-                    spots.setdefault(atom, {})[masked, at, order] = None
+                    spots.setdefault(atom, {})[parameter, at, order] = None
                     order += 1
     groups: dict[object, list[Atom]] = {}
     for atom, where in spots.items():
         kind = dims.kinds.get(atom)
-        groups.setdefault((atoms.size[atom], kind and kind.kind, kind and kind.grows, tuple(where)), []).append(atom)
+        key = (atoms.size[atom], kind and kind.kind, kind and kind.grows, _within_block(where, block_of) or atom)
+        groups.setdefault(key, []).append(atom)
     held = held_sizes(model)
     taken: set[str] = set()
     names: dict[Atom, str] = {}
@@ -150,9 +152,21 @@ def name_dims(model: nn.Module, dims: Dims) -> dict[Atom, str]:
     return names
 
 
-def masked_name(name: str) -> str:
-    """An FQN with block indices hidden: `h.0.attn.q` -> `h.*.attn.q`."""
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+def _within_block(where: Iterable[tuple[str, int, int]], block_of: Mapping[str, str]) -> object | None:
+    """The one repeated block that holds all these places, and the places relative to it; None where there is none."""
+    found: tuple[str, str] | None = None
+    inside = []
+    for parameter, at, order in where:
+        parts = parameter.split(".")
+        cut = next((i for i in range(1, len(parts)) if ".".join(parts[:i]) in block_of), None)
+        if cut is None:
+            return None
+        block, rest = ".".join(parts[:cut]), ".".join(parts[cut:])
+        if found not in (None, (block, block_of[block])):
+            return None
+        found = (block, block_of[block])
+        inside.append((rest, at, order))
+    return found and (found[1], tuple(inside))
 
 
 def _dims(dims: Dims, names: Mapping[Atom, str], parameters: Mapping[str, Parameter]) -> tuple[Dim, ...]:

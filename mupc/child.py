@@ -137,11 +137,12 @@ def _answer(job: Job) -> dict[str, Any]:
 
 def plan_of(job: Job) -> dict[str, Any]:
     """Load, analyze, plan."""
-    from mupc.analysis import analyze
-    from mupc.plan import make_plan
     from mupc.target import load_target
 
     target = load_target(job.target, job.settings, job.inputs)
+    from mupc.analysis import analyze
+    from mupc.plan import make_plan
+
     analysis = analyze(target.model, target.args, target.kwargs, target=target.name)
     plan: dict[str, Any] = json.loads(make_plan(analysis, **job.options).to_json())
     return plan

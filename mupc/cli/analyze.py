@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mupc.child import Job, run
+from mupc.cli.options import parse_base
 from mupc.cli.output import colored, progress, write
 
 
@@ -40,16 +42,12 @@ def analyze(
     TARGET is model.py, model.py:factory, pkg.mod:factory, hf:TYPE, hf:config.json or timm:NAME. It is imported and built in
     a process of its own, on the meta device. KEY=VALUE goes to the factory or config.
     """
-    import json
-
-    from mupc.child import Job, run
-    from mupc.cli.options import parse_base
-    from mupc.plan import Plan
-    from mupc.report import text
-
     options = {"base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer}
     with progress(f"reading {target}"):
         document = run(Job(target, settings, inputs, options, timeout, memory))
+    from mupc.plan import Plan  # pydantic and rich are slow to import, and a bad target needs neither
+    from mupc.report import text
+
     plan = Plan.model_validate(document)
     if form == "json":
         write(plan.to_json(), path)
