@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from tests.oracle.jacobian import partition, partition_errors
 from tests.oracle.two_widths import Case, growth, shapes, unknown, wrong
@@ -47,6 +50,21 @@ def jacobian_errors(case: Case, *, named: bool = False) -> list[str]:
     """Axes that the analysis's partition does not explain, by varying each integer alone."""
     found = judge(case)
     return partition_errors(case, found.model, partition(found.model, found.analysis, named=named))
+
+
+def wrongly_unused(case: Case) -> list[str]:
+    """Parameters called unused that a gradient reaches."""
+    parameters = judge(case).analysis.parameters
+    unused = {name for name, p in parameters.items() if p.role == "unused"}
+    if not unused:
+        return []
+    config = case.base()
+    model = case.build(config).eval()
+    args, kwargs = case.call(config)
+    outputs = tree_leaves(dict(out) if isinstance(out := model(*args, **kwargs), Mapping) else out)
+    loss = sum(t.sum() for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad)
+    loss.backward()  # type: ignore[union-attr]
+    return sorted(n for n, p in model.named_parameters(remove_duplicate=False) if p.grad is not None and n in unused)
 
 
 def reasons(case: Case) -> list[str]:

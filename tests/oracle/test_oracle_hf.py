@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.oracle.cases_hf import CASES
-from tests.oracle.checks import UNKNOWN_AT_MOST, jacobian_errors, reasons, tally, two_widths_errors
+from tests.oracle.checks import UNKNOWN_AT_MOST, jacobian_errors, reasons, tally, two_widths_errors, wrongly_unused
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -22,6 +22,11 @@ def test_jacobian(name: str) -> None:
 def test_names(name: str) -> None:
     """Dims that bear one name are one dim."""
     assert jacobian_errors(CASES[name], named=True) == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_unused_reach_no_output(name: str) -> None:
+    assert wrongly_unused(CASES[name]) == []
 
 
 @pytest.mark.parametrize("name", CASES)
