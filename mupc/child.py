@@ -46,8 +46,18 @@ def run(job: Job) -> dict[str, Any]:
         answer = Path(folder) / "answer.json"
         crash = Path(folder) / "crash.txt"
         root = str(Path(__file__).resolve().parent.parent)
-        command = [sys.executable, "-P", "-c", _BOOT.format(root=root), json.dumps(asdict(job)), str(answer), str(crash)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True)
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            _BOOT.format(root=root),
+            json.dumps(asdict(job)),
+            str(answer),
+            str(crash),
+        ]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+        )
         try:
             code = process.wait(job.timeout + _GRACE)
         except subprocess.TimeoutExpired:
@@ -119,8 +129,8 @@ def main() -> None:
 
 def _answer(job: Job) -> dict[str, Any]:
     """`{"plan": ...}` or `{"error": one line}`."""
-    from mupc.errors import MupcError
     from mupc.blame import blame
+    from mupc.errors import MupcError
 
     _limit(job.memory)
     try:

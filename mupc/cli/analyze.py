@@ -15,14 +15,29 @@ from mupc.cli.output import colored, progress, write
 @click.command()
 @click.argument("target")
 @click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, 'idx:int64[2,128]<50257'; repeatable. Default: inferred.")
-@click.option("--base", multiple=True, metavar="DIM=SIZE", help="The size that hyperparameters were tuned at, n_embd=256; repeatable.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="SPEC",
+    help="An input, 'idx:int64[2,128]<50257'; repeatable. Default: inferred.",
+)
+@click.option(
+    "--base",
+    multiple=True,
+    metavar="DIM=SIZE",
+    help="The size that hyperparameters were tuned at, n_embd=256; repeatable.",
+)
 @click.option("--parametrization", default="mup", show_default=True, metavar="NAME")
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="Say why, for every verdict.")
-@click.option("--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, metavar="SECONDS"
+)
 @click.option("--memory", type=click.FloatRange(min=0, min_open=True), default=8.0, show_default=True, metavar="GB")
 def analyze(
     target: str,

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mupc.blame import blame
 from mupc.errors import TargetError
 from mupc.inputs.guess import Guess, show
 from mupc.inputs.search import infer
 from mupc.inputs.signature import forward_parameters
 from mupc.inputs.spec import parse_input
-from mupc.blame import blame
 
 __all__ = ["Guess", "Inputs", "find_inputs", "parse_input"]
 

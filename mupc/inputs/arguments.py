@@ -81,7 +81,16 @@ def _video(c: Context) -> list[Guess]:
 
 
 def _spectrogram(c: Context) -> list[Guess]:
-    bins = c.number("num_mel_bins", "feature_size", "input_feat_per_channel", "n_mels", "input_dim", "num_mel_channels", under="audio", default=80)
+    bins = c.number(
+        "num_mel_bins",
+        "feature_size",
+        "input_feat_per_channel",
+        "n_mels",
+        "input_dim",
+        "num_mel_channels",
+        under="audio",
+        default=80,
+    )
     positions = c.number("max_source_positions", under="audio")
     length = 2 * positions if 0 < positions <= 4096 else 128
     channels = c.number("input_channels", under="audio", default=1)
@@ -97,12 +106,21 @@ def _wave(c: Context) -> list[Guess]:
     length = c.number("max_length", under="audio", default=128)
     channels = c.number("audio_channels", under="audio", default=1)
     spectrum = [Guess((BATCH, length, bins))] if bins and c.number("patch_size") else []
-    return [*spectrum, Guess((BATCH, 4096)), Guess((BATCH, channels, 4096)), Guess((BATCH, 32000)), Guess((BATCH, c.length, bins or 80))]
+    return [
+        *spectrum,
+        Guess((BATCH, 4096)),
+        Guess((BATCH, channels, 4096)),
+        Guess((BATCH, 32000)),
+        Guess((BATCH, c.length, bins or 80)),
+    ]
 
 
 def _box(c: Context) -> list[Guess]:
     """x0 <= x1 and y0 <= y1, as sorted corners."""
-    return [Guess((BATCH, c.length, 4), "int64", content=[[[1, 2, 3, 4]] * c.length] * BATCH), Guess((BATCH, c.length, 4))]
+    return [
+        Guess((BATCH, c.length, 4), "int64", content=[[[1, 2, 3, 4]] * c.length] * BATCH),
+        Guess((BATCH, c.length, 4)),
+    ]
 
 
 def _mask(c: Context) -> list[Guess]:
@@ -132,7 +150,14 @@ def _hidden(c: Context) -> list[Guess]:
 
 
 def _cross(c: Context) -> list[Guess]:
-    width = c.number("cross_attention_dim", "encoder_hidden_size", "cross_attention_hidden_size", "context_dim", "hidden_size", default=64)
+    width = c.number(
+        "cross_attention_dim",
+        "encoder_hidden_size",
+        "cross_attention_hidden_size",
+        "context_dim",
+        "hidden_size",
+        default=64,
+    )
     return [Guess((BATCH, c.other_length, width))]
 
 

@@ -35,7 +35,7 @@ class Context:
             if value is not None and not isinstance(value, (str, int, nn.Module)):
                 found.append(value)
         for config in found:
-            found += [value for key, value in _items(config) if key.endswith(("_config", "config"))and _items(value)]
+            found += [value for key, value in _items(config) if key.endswith(("_config", "config")) and _items(value)]
             if len(found) > 32:
                 break
         return tuple(found)
@@ -63,7 +63,12 @@ class Context:
     @cached_property
     def length(self) -> int:
         """A sequence length that no axis of a parameter has, and that the positions can hold."""
-        limit = self.number("max_position_embeddings", "block_size", "n_positions", "context_length", "max_seq_len", under="text") or 1 << 30
+        limit = (
+            self.number(
+                "max_position_embeddings", "block_size", "n_positions", "context_length", "max_seq_len", under="text"
+            )
+            or 1 << 30
+        )
         fit = [n for n in _LENGTHS if n <= limit]
         return next((n for n in fit if n not in self.sizes), fit[0] if fit else limit)
 
@@ -91,7 +96,9 @@ class Context:
             channels = getattr(self.model, "in_chans", None)
             return channels if isinstance(channels, int) else size[0], size[1], size[2]
         conv = next((m for m in self.leaves if isinstance(m, nn.Conv2d)), None)
-        channels = self.number("num_channels", "in_channels", "in_chans", "num_input_channels", under="vision") or (conv.in_channels if conv else 3)
+        channels = self.number("num_channels", "in_channels", "in_chans", "num_input_channels", under="vision") or (
+            conv.in_channels if conv else 3
+        )
         height, width = _pair(self.field("image_size", "img_size", "resolution", "size", under="vision"))
         if not height:
             height, width = _pair(_attribute(self.model, "img_size", "image_size", "input_resolution", "resolution"))
@@ -99,7 +106,10 @@ class Context:
 
     @cached_property
     def known_image(self) -> bool:
-        return self.field("input_size", "image_size", "img_size") is not None or _attribute(self.model, "img_size", "image_size", "input_resolution") is not None
+        return (
+            self.field("input_size", "image_size", "img_size") is not None
+            or _attribute(self.model, "img_size", "image_size", "input_resolution") is not None
+        )
 
 
 def _attribute(model: nn.Module, *names: str) -> Any:
@@ -124,7 +134,9 @@ def _pair(size: Any) -> tuple[int, int]:
 def _items(config: Any) -> list[tuple[str, Any]]:
     if isinstance(config, dict):
         return [(str(k), v) for k, v in config.items()]
-    return list(vars(config).items()) if hasattr(config, "__dict__") and not isinstance(config, (type, nn.Module)) else []
+    return (
+        list(vars(config).items()) if hasattr(config, "__dict__") and not isinstance(config, (type, nn.Module)) else []
+    )
 
 
 def _title(config: Any) -> str:
@@ -137,7 +149,11 @@ def failing_modules(error: BaseException) -> Iterator[tuple[nn.Module, dict[str,
     traceback = error.__traceback__
     while traceback is not None:
         scope = traceback.tb_frame.f_locals
-        if isinstance(scope.get("self"), nn.Module) and traceback.tb_frame.f_code.co_name not in ("_call_impl", "_wrapped_call_impl", "__call__"):
+        if isinstance(scope.get("self"), nn.Module) and traceback.tb_frame.f_code.co_name not in (
+            "_call_impl",
+            "_wrapped_call_impl",
+            "__call__",
+        ):
             frames.append((scope["self"], scope))
         traceback = traceback.tb_next
     yield from reversed(frames)

@@ -20,7 +20,10 @@ def wanted(layer: nn.Module, context: Context) -> list[Guess]:
             return [Guess((BATCH, layer.in_channels, 128)), Guess((BATCH, layer.in_channels, length))]
         case nn.Conv2d() | nn.ConvTranspose2d():
             _, height, width = context.image
-            return [Guess((BATCH, layer.in_channels, height, width)), *(Guess((BATCH, layer.in_channels, s, s)) for s in (32, 28, 224))]
+            return [
+                Guess((BATCH, layer.in_channels, height, width)),
+                *(Guess((BATCH, layer.in_channels, s, s)) for s in (32, 28, 224)),
+            ]
         case nn.Conv3d() | nn.ConvTranspose3d():
             return [Guess((BATCH, layer.in_channels, side, side, side)) for side in (16, 32)]
         case nn.Linear():

@@ -113,7 +113,9 @@ def _masked_select(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _bincount(func: Any, args: Any, kwargs: Any) -> Any:
-    return torch.empty((max(1, kwargs.get("minlength", args[2] if len(args) > 2 else 1)),), dtype=torch.int64, device="meta")
+    return torch.empty(
+        (max(1, kwargs.get("minlength", args[2] if len(args) > 2 else 1)),), dtype=torch.int64, device="meta"
+    )
 
 
 def _repeat_interleave(func: Any, args: Any, kwargs: Any) -> Any:

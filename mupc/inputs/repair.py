@@ -31,7 +31,9 @@ def _missing(error: Exception, state: State, context: Context) -> Iterator[State
     """`missing 2 required positional arguments: 'a' and 'b'`."""
     if not isinstance(error, TypeError) or "missing" not in str(error):
         return
-    names = [name for name in re.findall(r"'(\w+)'", str(error)) if name in context.parameters.names and name not in state]
+    names = [
+        name for name in re.findall(r"'(\w+)'", str(error)) if name in context.parameters.names and name not in state
+    ]
     options = [guesses(name, context) for name in names]
     if names and all(options):
         yield {**state, **{name: option[0] for name, option in zip(names, options, strict=True)}}
@@ -56,7 +58,9 @@ def _tokens(error: Exception, state: State, context: Context) -> Iterator[State]
             kept = tuple(pair for pair in old.planted if pair[0] != token)
             length = sum(n + 1 for _, n in kept) + each + 8
             below = max(old.below or 2, token + 1) if token < (old.below or 2) else old.below
-            yield _with(state, "input_ids", replace(old, shape=(rows, length), below=below, planted=(*kept, (token, each))))
+            yield _with(
+                state, "input_ids", replace(old, shape=(rows, length), below=below, planted=(*kept, (token, each)))
+            )
 
 
 def _named(error: Exception, state: State, context: Context) -> Iterator[State]:
@@ -104,7 +108,13 @@ def _dtype(error: Exception, state: State, context: Context) -> Iterator[State]:
 
 def _numbers(error: Exception, state: State, context: Context) -> Iterator[State]:
     """A size of ours that the message quotes, changed to another number it quotes: what fits is usually among them."""
-    numbers = list(dict.fromkeys(int(n) for n in re.findall(r"(?<![\w.])\d+(?![\w.])|(?<=\d)x(\d+)|(\d+)(?=x\d)", str(error)) if isinstance(n, str) and n))
+    numbers = list(
+        dict.fromkeys(
+            int(n)
+            for n in re.findall(r"(?<![\w.])\d+(?![\w.])|(?<=\d)x(\d+)|(\d+)(?=x\d)", str(error))
+            if isinstance(n, str) and n
+        )
+    )
     numbers = list(dict.fromkeys([*numbers, *(int(n) for n in re.findall(r"\d+", str(error)))]))
     numbers = [n for n in numbers if 0 < n <= 4096][:12]
     for name, guess in state.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from mupc.blame import blame
 from mupc.errors import TargetError
 from mupc.inputs.arguments import guesses
 from mupc.inputs.context import Context
@@ -15,7 +16,7 @@ from mupc.inputs.guess import Guess
 from mupc.inputs.layers import first_wanted
 from mupc.inputs.probe import attempt
 from mupc.inputs.repair import repairs
-from mupc.blame import blame
+from mupc.target.build import needs_values
 
 State = dict[str, Guess]
 _TRIES = 80
@@ -27,6 +28,7 @@ def infer(model: nn.Module, own: str = "") -> State:
     context = Context(model)
     deadline = time.monotonic() + _SECONDS
     first: Exception | None = None
+    plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
     tries = 0
     seen: set[object] = set()
     for start in itertools.islice(starts(context), 24):
@@ -34,7 +36,9 @@ def infer(model: nn.Module, own: str = "") -> State:
         budget = 24
         while waiting and budget and tries < _TRIES and time.monotonic() < deadline:
             state = waiting.pop()
-            key = tuple(sorted((name, guess.shape, guess.dtype, guess.below, guess.planted) for name, guess in state.items()))
+            key = tuple(
+                sorted((name, guess.shape, guess.dtype, guess.below, guess.planted) for name, guess in state.items())
+            )
             if key in seen:
                 continue
             seen.add(key)
@@ -43,13 +47,18 @@ def infer(model: nn.Module, own: str = "") -> State:
             if error is None:
                 return state
             first = first or error
+            if plausible is None and needs_values(error):
+                plausible = state
             waiting += reversed(list(repairs(error, state, context)))
             error.__traceback__ = error.__traceback__ if error is first else None
-    names = ", ".join(context.parameters.names) or "nothing"
-    said = f"; the first failure: {blame(first, own)}" if first is not None else ""
+    if plausible is not None:
+        return plausible
+    names = ", ".join(context.parameters.names)
+    said = blame(first, own) if first is not None else "no input to try"
     example = context.parameters.names[0] if context.parameters.names else "x"
     raise TargetError(
-        f"no inputs found for {type(model).__name__}.forward({names}) in {tries} tries{said}; give them with --input '{example}:float32[2,64]'"
+        f"{said} (from {type(model).__name__}.forward({names}), {tries} guesses at its inputs tried; "
+        f"give them with --input '{example}:float32[2,64]')"
     )
 
 
@@ -65,7 +74,8 @@ def starts(context: Context) -> Iterator[State]:
         return
     choices = [candidates(name, context) for name in wanted]
     combined = sorted(
-        itertools.product(*(range(min(len(c), 8)) for c in choices)), key=lambda at: (sum(at), max(at)) if at else (0, 0)
+        itertools.product(*(range(min(len(c), 8)) for c in choices)),
+        key=lambda at: (sum(at), max(at)) if at else (0, 0),
     )
     for at in combined[:64]:
         yield {name: choice[i] for name, choice, i in zip(wanted, choices, at, strict=True)}

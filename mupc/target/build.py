@@ -66,14 +66,20 @@ def _make(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func in _VALUES or (explicit is not None and torch.device(explicit).type == "cpu"):
         if func(*args, **{**kwargs, "device": "meta"}).numel() <= _SMALL:
             return func(*args, **{**kwargs, "device": "cpu"})
-    return func(*args, **{**kwargs, "device": "meta", "pin_memory": False} if "pin_memory" in kwargs else {**kwargs, "device": "meta"})
+    return func(
+        *args,
+        **{**kwargs, "device": "meta", "pin_memory": False} if "pin_memory" in kwargs else {**kwargs, "device": "meta"},
+    )
 
 
 def _stay(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """`tensor.to(...)` without its device."""
     tensor, *rest = args
     kwargs.pop("device", None)
-    rest = [tensor.device if isinstance(arg, (str, torch.device, int)) and not isinstance(arg, bool) and i == 0 else arg for i, arg in enumerate(rest)]
+    rest = [
+        tensor.device if isinstance(arg, (str, torch.device, int)) and not isinstance(arg, bool) and i == 0 else arg
+        for i, arg in enumerate(rest)
+    ]
     return (tensor, *rest), kwargs
 
 

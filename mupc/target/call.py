@@ -52,10 +52,16 @@ def _arguments(factory: Callable[..., Any], settings: dict[str, Any], module: Mo
         if key in open_:
             open_.remove(key)
     if rest and not takes_any:
-        known = {*named, *(f for key in arguments for f in _fields(arguments[key]))} - {k for k in named if k in _CONFIG_NAMES}
+        known = {*named, *(f for key in arguments for f in _fields(arguments[key]))} - {
+            k for k in named if k in _CONFIG_NAMES
+        }
         raise unknown_setting(next(iter(rest)), known, f"{where}:{name}".strip(":"))
     if open_:
-        raise TargetError(f"{where}: {name} needs {', '.join(open_)}: add {open_[0]}=VALUE after the target, or write a function that builds it".lstrip(": "))
+        raise TargetError(
+            f"{where}: {name} needs {', '.join(open_)}: add {open_[0]}=VALUE after the target, or write a function that builds it".lstrip(
+                ": "
+            )
+        )
     return arguments | rest
 
 
@@ -89,10 +95,16 @@ def _config_for(key: str, hint: Any, default: Any, module: ModuleType, only: boo
             return instances[0] if len(instances) == 1 else _default(kind)
     if hint is not None or default is not inspect.Parameter.empty or not (only and key in _CONFIG_NAMES):
         return None
-    here = [value for name, value in vars(module).items() if name.lower() in _CONFIG_NAMES and not inspect.isclass(value)]
+    here = [
+        value for name, value in vars(module).items() if name.lower() in _CONFIG_NAMES and not inspect.isclass(value)
+    ]
     if len(here) == 1:
         return here[0]
-    kinds = [v for v in vars(module).values() if inspect.isclass(v) and v.__module__ == module.__name__ and _is_config_class(v)]
+    kinds = [
+        v
+        for v in vars(module).values()
+        if inspect.isclass(v) and v.__module__ == module.__name__ and _is_config_class(v)
+    ]
     return _default(kinds[0]) if len(kinds) == 1 else None
 
 
@@ -102,7 +114,12 @@ def _is_config_class(kind: type) -> bool:
 
 
 def _is_config(value: Any) -> bool:
-    return value is not None and not inspect.isclass(value) and value is not inspect.Parameter.empty and _is_config_class(type(value))
+    return (
+        value is not None
+        and not inspect.isclass(value)
+        and value is not inspect.Parameter.empty
+        and _is_config_class(type(value))
+    )
 
 
 def _default(kind: type) -> Any:
@@ -129,7 +146,10 @@ def _changed(config: Any, changes: Mapping[str, Any], where: str) -> Any:
             raise unknown_setting(key, _fields(config), where)
     if not changes:
         return config
-    values = {k: _changed(getattr(config, k), v, where) if isinstance(v, dict) and _is_config(getattr(config, k)) else v for k, v in changes.items()}
+    values = {
+        k: _changed(getattr(config, k), v, where) if isinstance(v, dict) and _is_config(getattr(config, k)) else v
+        for k, v in changes.items()
+    }
     if isinstance(config, dict):
         return config | values
     if dataclasses.is_dataclass(config) and not isinstance(config, type):

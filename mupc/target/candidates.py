@@ -24,7 +24,9 @@ def find_factory(module: ModuleType, where: str, settings: Mapping[str, Any]) ->
     if not classes:
         return _sole_instance(module, where)
     parts = _parts(module)
-    whole = [c for c in classes if c.__name__ not in parts and not any(c is not d and issubclass(d, c) for d in classes)]
+    whole = [
+        c for c in classes if c.__name__ not in parts and not any(c is not d and issubclass(d, c) for d in classes)
+    ]
     reasons = {c: missing(c, {}, module) for c in whole or classes}
     buildable = [c for c, reason in reasons.items() if reason is None]
     if not buildable and settings:
@@ -47,7 +49,9 @@ def _sole_instance(module: ModuleType, where: str) -> Any:
     if len(models) == 1:
         return next(iter(models.values()))
     if models:
-        raise TargetError(f"{where}: several models ({', '.join(models)}): name one, for example {where}:{next(iter(models))}")
+        raise TargetError(
+            f"{where}: several models ({', '.join(models)}): name one, for example {where}:{next(iter(models))}"
+        )
     functions = [
         name for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from mupc.errors import TargetError
 from mupc.blame import describe
+from mupc.errors import TargetError
 from mupc.target.build import build
 from mupc.target.load import Built
 from mupc.target.settings import near_names, nested, unknown_setting
@@ -29,13 +29,14 @@ _HEADS = (
 def build_target(name: str, settings: Mapping[str, Any]) -> Built:
     """The model class that fits the config best, built on meta."""
     try:
-        transformers = import_transformers()
+        import transformers
     except ImportError as error:
         raise TargetError(f"hf:{name} needs transformers (pip install 'mupc[hf]'): {error}") from error
     transformers.logging.set_verbosity_error()
 
     def make(changes: Mapping[str, Any]) -> nn.Module:
         config = _config(name, {**settings, **changes})
+        import_transformers()
         return build(lambda: _from_config(config))
 
     try:
@@ -67,7 +68,9 @@ def _config(name: str, settings: Mapping[str, Any]) -> Any:
     try:
         return config_class.from_dict(whole) if given else config_class(**whole)
     except Exception as error:
-        raise TargetError(f"hf:{name} {' '.join(f'{k}={v}' for k, v in settings.items())}: {describe(error)}") from error
+        raise TargetError(
+            f"hf:{name} {' '.join(f'{k}={v}' for k, v in settings.items())}: {describe(error)}"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

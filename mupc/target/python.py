@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from mupc.errors import TargetError
 from mupc.blame import blame, shown
+from mupc.errors import TargetError
 from mupc.target.build import build
 from mupc.target.call import bind
 from mupc.target.candidates import find_factory
@@ -65,7 +65,9 @@ def import_place(place: str, name: str) -> ModuleType:
     if is_file and not Path(place).is_file():
         raise TargetError(f"{place}: {'a folder, not a file' if Path(place).is_dir() else 'no such file'}")
     if not is_file and not all(part.isidentifier() for part in place.split(".")):
-        raise TargetError(f"{name}: neither a file nor a module; targets are model.py, model.py:factory, pkg.mod:factory, hf:TYPE, timm:NAME")
+        raise TargetError(
+            f"{name}: neither a file nor a module; targets are model.py, model.py:factory, pkg.mod:factory, hf:TYPE, timm:NAME"
+        )
     try:
         return with_torchvision_ops(lambda: _import_file(Path(place)) if is_file else _import_name(place))
     except TargetError:
@@ -83,7 +85,11 @@ def _import_file(path: Path) -> ModuleType:
     sys.argv[:] = [str(path)]
     if "." in dotted:
         return importlib.import_module(dotted)
-    name = dotted if dotted.isidentifier() and importlib.util.find_spec(dotted) is None or _is_at(dotted, path) else f"_target_{dotted}"
+    name = (
+        dotted
+        if (dotted.isidentifier() and importlib.util.find_spec(dotted) is None) or _is_at(dotted, path)
+        else f"_target_{dotted}"
+    )
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise TargetError(f"{path}: not a Python file")
@@ -104,7 +110,10 @@ def _is_at(name: str, path: Path) -> bool:
 def _import_name(dotted: str) -> ModuleType:
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return importlib.import_module(dotted)
+        module = importlib.import_module(dotted)
+        if module.__file__ is None:
+            raise TargetError(f"{dotted}: a folder; name a file in it")
+        return module
     except ModuleNotFoundError as error:
         if error.name is not None and (dotted == error.name or dotted.startswith(error.name + ".")):
             raise TargetError(f"{dotted}: no module named {error.name!r} in this folder or installed") from error
@@ -129,11 +138,19 @@ def _attribute(module: ModuleType, dotted: str, where: str) -> Any:
     found: Any = module
     for part in dotted.split("."):
         if not hasattr(found, part):
-            names = [name for name, value in vars(found).items() if callable(value) and not name.startswith("_") and getattr(value, "__module__", None) == module.__name__]
+            names = [
+                name
+                for name, value in vars(found).items()
+                if callable(value)
+                and not name.startswith("_")
+                and getattr(value, "__module__", None) == module.__name__
+            ]
             raise TargetError(f"{where} has no {dotted!r}{near_names(part, sorted(names))}")
         found = getattr(found, part)
     if not callable(found):
-        raise TargetError(f"{where}:{dotted} is a {type(found).__name__}; name a Module class or a function that returns one")
+        raise TargetError(
+            f"{where}:{dotted} is a {type(found).__name__}; name a Module class or a function that returns one"
+        )
     return found
 
 
@@ -144,4 +161,6 @@ def _model_of(made: Any, where: str, factory: Callable[..., Any]) -> tuple[nn.Mo
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return made[0], made[1]
     line = getattr(getattr(factory, "__code__", None), "co_firstlineno", None)
-    raise TargetError(f"{where}{f':{line}' if line else ''}: {getattr(factory, '__name__', 'the factory')} returned a {type(made).__name__}, not a Module")
+    raise TargetError(
+        f"{where}{f':{line}' if line else ''}: {getattr(factory, '__name__', 'the factory')} returned a {type(made).__name__}, not a Module"
+    )

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from mupc.errors import TargetError
 from mupc.blame import describe
+from mupc.errors import TargetError
 from mupc.target.build import build
 from mupc.target.load import Built
 from mupc.target.settings import near_names, nested
