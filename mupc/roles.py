@@ -92,7 +92,8 @@ def infer_roles(dims: Dims, names: Mapping[Atom, str]) -> dict[str, Parameter]:
     """Dims -> a role for every parameter, from its uses alone."""
     uses: dict[str, list[RawUse]] = defaultdict(list)
     for use in dims.facts.folded.uses:
-        uses[use.parameter].append(use)
+        if use.node in dims.facts.live:
+            uses[use.parameter].append(use)
     branches = frozenset(node for residual in dims.facts.residuals for node in residual.branch)
     judge = _Judge(dims, names)
     return {
@@ -110,6 +111,11 @@ class _Judge:
 
     def kind(self, atom: Atom) -> Kind:
         return self.dims.kinds.get(atom, UNKNOWN)
+
+    def lost(self, name: str) -> bool:
+        """A parameter that something live reads, though no use was understood."""
+        node = self.dims.facts.trace.parameters[name]
+        return any(user in self.dims.facts.live for user in node.users)
 
     def grows(self, axis: Axis) -> bool | None:
         """Does any factor grow? None: not known."""
@@ -131,7 +137,7 @@ class _Judge:
         shape = tuple(node.meta["val"].shape)  # type: ignore[attr-defined]
         uses = [self.complete(name, use, axes) for use in uses]
         judged = [(use, self.role(use, axes)) for use in uses]
-        role = self.settle([r for _, r in judged]) if judged else "unused" if name in facts.trace.unused else "unknown"
+        role = self.settle([r for _, r in judged]) if judged else "unused" if not self.lost(name) else "unknown"
         infinite = tuple(self.grows(axis) for axis in axes)
         if role != "unused" and None in infinite:
             role = "unknown"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import fx, nn
 
 from mupc.ops import tensor_nodes
 from mupc.ops.table import shapes
+from mupc.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +22,64 @@ class Residual:
     branch: frozenset[fx.Node]
 
 
+def reaching(trace: Trace) -> frozenset[fx.Node]:
+    """The nodes whose values reach an output other than through integers and booleans, which carry no gradient."""
+    live, todo = set[fx.Node](), list(trace.outputs.values())
+    while todo:
+        node = todo.pop()
+        if node not in live:
+            live.add(node)
+            todo += [source for source in node.all_input_nodes if _differentiable(source)]
+    return frozenset(live)
+
+
+def _differentiable(node: fx.Node) -> bool:
+    dtype = getattr(node.meta.get("val"), "dtype", None)
+    return dtype is None or dtype.is_floating_point or dtype.is_complex
+
+
 def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Residual, ...]:
     """Every add of two activations of one shape, one of which is an ancestor of the other."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     found = []
-    for node in graph.nodes:
-        if node.op != "call_function" or not str(node.target).startswith("aten.add"):
-            continue
-        pair = [s for s in tensor_nodes(node) if is_data(s)]
-        if len(pair) != 2 or pair[0] is pair[1]:
-            continue
-        early, late = sorted((_origin(s) for s in pair), key=order.__getitem__)
+    for node, *pair in _adds(graph, is_data):
+        early, late = sorted((_origin(s, is_data) for s in pair), key=order.__getitem__)
         if early is late or shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
             continue
         branch = between(early, late, order)
         if branch:
             found.append(Residual(node, early, branch))
     return tuple(found)
+
+
+def merges(graph: fx.Graph, is_data: Callable[[fx.Node], bool], layers: set[fx.Node]) -> tuple[fx.Node, ...]:
+    """Adds of two values each of which comes straight from a layer of its own, through norms, gains and layout only."""
+    found = []
+    for node, *pair in _adds(graph, is_data):
+        ends = [_maker(s, is_data, layers) for s in pair]
+        if None not in ends and ends[0] is not ends[1]:
+            found.append(node)
+    return tuple(found)
+
+
+def _adds(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
+    for node in graph.nodes:
+        if node.op == "call_function" and str(node.target).startswith("aten.add"):
+            pair = [s for s in tensor_nodes(node) if is_data(s)]
+            if len(pair) == 2 and pair[0] is not pair[1]:
+                yield node, pair[0], pair[1]
+
+
+def _maker(node: fx.Node, is_data: Callable[[fx.Node], bool], layers: set[fx.Node]) -> fx.Node | None:
+    """The layer whose value this is, behind ops with a single activation among their operands."""
+    for _ in range(8):
+        if node in layers:
+            return node
+        data = [s for s in node.all_input_nodes if is_data(s)]
+        if node.op != "call_function" or len(data) != 1:
+            return None
+        node = data[0]
+    return None
 
 
 PASSING = (
@@ -53,10 +95,13 @@ PASSING = (
 )
 
 
-def _origin(node: fx.Node) -> fx.Node:
-    """The value behind casts, copies, dropout and scalar factors."""
-    while node.op == "call_function" and str(node.target).startswith(PASSING) and len(node.all_input_nodes) == 1:
-        node = node.all_input_nodes[0]
+def _origin(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node:
+    """The value behind casts, copies, dropout and factors that are numbers or parameters."""
+    while node.op == "call_function" and str(node.target).startswith(PASSING):
+        data = [s for s in node.all_input_nodes if is_data(s)]
+        if len(data) != 1:
+            break
+        node = data[0]
     return node
 
 

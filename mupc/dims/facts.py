@@ -9,7 +9,7 @@ from torch import fx
 
 from mupc.dims.atoms import Atom, Axis
 from mupc.dims.fold import DATA, Folded, RawUse
-from mupc.structure import Residual, residuals
+from mupc.structure import Residual, merges, reaching, residuals
 from mupc.trace import Trace
 
 
@@ -40,7 +40,9 @@ class Facts:
     products: tuple[Axis, ...]
     spread: tuple[Axis, ...]  # the same, laid over several axes of one weight: (d, h, hd) makes h x hd
     alone: frozenset[Atom]  # atoms that are a whole axis of some parameter
+    live: frozenset[fx.Node]  # nodes that an output depends on
     residuals: tuple[Residual, ...]
+    merges: tuple[fx.Node, ...]  # adds of what two layers made (a shortcut with a projection)
 
 
 def gather(trace: Trace, folded: Folded) -> Facts:
@@ -48,7 +50,10 @@ def gather(trace: Trace, folded: Folded) -> Facts:
     of: dict[Atom, Fact] = defaultdict(Fact)
     parts: dict[Atom, tuple[Atom, ...]] = {}
     below = _Below(folded, parts)
+    live = reaching(trace)
     for use in folded.uses:
+        if use.node not in live:
+            continue
         for entries in use.axes:
             for word, axis in entries:
                 for atom in below(axis):
@@ -68,10 +73,23 @@ def gather(trace: Trace, folded: Folded) -> Facts:
             below(axis)
             _products(folded, folded.atoms.expand(axis), products, alone)
     _ends(trace, folded, of, below)
+    residual, merged = _adds(trace, folded)
+    return Facts(
+        folded, trace, of, parts, tuple(products), tuple(_spread(folded)), frozenset(alone), live, residual, merged
+    )
+
+
+def _adds(trace: Trace, folded: Folded) -> tuple[tuple[Residual, ...], tuple[fx.Node, ...]]:
+    """Residual adds whose branch holds a layer (x + 0.04 x^3 is none), and adds of two layers' values."""
+
+    def is_data(node: fx.Node) -> bool:
+        return folded.status.get(node) == DATA
+
     layers = {use.node for use in folded.uses if use.contracts}
-    found = residuals(trace.graph, lambda node: folded.status.get(node) == DATA)
-    branches = tuple(r for r in found if not layers.isdisjoint(r.branch))  # x + 0.04 x^3 is no branch
-    return Facts(folded, trace, of, parts, tuple(products), tuple(_spread(folded)), frozenset(alone), branches)
+    looked = {use.node for use in folded.uses if any(w == "lookup" for entries in use.axes for w, _ in entries)}
+    found = residuals(trace.graph, is_data)
+    branches = tuple(r for r in found if not layers.isdisjoint(r.branch))
+    return branches, merges(trace.graph, is_data, layers - looked)
 
 
 def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: dict[Axis, None]) -> None:

@@ -188,9 +188,10 @@ def _build(atoms: Atoms, pattern: Pattern, env: dict[str, Axis], signature: Sign
 def _mark(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
     """Note what is special about a label; a look-up marks an axis only where a weight is looked up."""
     for label, mark in signature.marks.items():
-        if label not in env or (mark == "lookup" and not (sources and state.status.get(sources[0]) == WEIGHT)):
+        if label not in env:
             continue
-        state.marks[mark].append(env[label])
+        weight = bool(sources) and state.status.get(sources[0]) == WEIGHT
+        state.marks["gathered" if mark == "lookup" and not weight else mark].append(env[label])
     if signature.kind == "opaque":
         for tensor in state.tensors[node]:
             state.marks["opaque"] += list(tensor)

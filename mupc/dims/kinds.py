@@ -220,16 +220,30 @@ def choose(facts: Facts, out: dict[Atom, Kind]) -> None:
 
 
 def _stand_alone(facts: Facts, out: dict[Atom, Kind], products: list[tuple[Atom, ...]], candidate: object) -> bool:
+    """Settle one product of several candidates: by what stands alone, else by what no single place is taken from."""
     assert callable(candidate)
     for product in products:
         left = [a for a in product if candidate(a)]
+        if len(left) < 2:
+            continue
         alone = [a for a in left if a in facts.alone]
-        if len(left) > 1 and len(alone) == 1:
+        if len(alone) == 1:
             _settle(
                 facts, out, alone[0], Kind("width", True, "the factor that stands alone as another parameter's axis")
             )
             return True
+        kept = [a for a in left if not _counted(facts, a)]
+        if len(kept) == 1:
+            _settle(facts, out, kept[0], Kind("width", True, "the factor no single place of which is picked"))
+            return True
     return False
+
+
+def _counted(facts: Facts, atom: Atom) -> bool:
+    """Single places are taken out of it, put into it, or looked up along it."""
+    marks = {"count", "picked", "gathered"}
+    within = any(not part for way in facts.folded.atoms.sums[atom] for part in way)
+    return within or any(facts.of[a].marks & marks for a in (atom, *facts.parts.get(atom, ())))
 
 
 def _scales(facts: Facts, atom: Atom) -> bool:
@@ -269,10 +283,10 @@ def width(facts: Facts, atom: Atom) -> Kind:
             True,
             f"made by {_who(fact.produced)}, contracted between activations at {_at(fact.contracted)}, unsplit",
         )
-    if "returned" in fact.marks:
-        return _returned(facts, atom)
     if "routed" in fact.marks:
         return Kind("experts", False, f"made by {_who(fact.produced)}; only choices are made along it")
+    if fact.produced and (found := _end(facts, atom)):
+        return found
     return Kind(
         "data",
         False,
@@ -286,20 +300,17 @@ def _why_grows(facts: Facts, atom: Atom) -> str:
     return f"{made}, consumed by {_who(fact.consumed)}" if fact.consumed else f"{made}; its partners are fixed"
 
 
-def _returned(facts: Facts, atom: Atom) -> Kind:
-    """An axis of a second output: a width of the same size is taken as the same dim, marked as a guess."""
-    size = facts.folded.atoms.size[atom]
-    twins = [
-        a
-        for a, fact in facts.of.items()
-        if a != atom
-        and fact.scales
-        and facts.folded.atoms.size[a] == size
-        and not fact.marks & {"lookup", "kernel", "data"}
-    ]
-    if twins:
-        return Kind("width", True, f"assumed: an axis of a second output, as long ({size}) as a width")
-    return Kind("data", False, "an axis of a second output")
+def _end(facts: Facts, atom: Atom) -> Kind | None:
+    """An axis of a second output: a width of the same size is taken as the same dim, and marked as a guess."""
+    atoms = facts.folded.atoms
+    if "returned" not in facts.of[atom].marks:
+        return None
+    size, finite = atoms.size[atom], {"lookup", "kernel", "data", "count"}
+    widths = [(a,) for a, f in facts.of.items() if a != atom and f.scales and not f.marks & finite]
+    widths += [p for p in facts.products if any(facts.of[a].scales and not facts.of[a].marks & finite for a in p)]
+    if not any(atoms.length(axis) == size for axis in widths):
+        return None
+    return Kind("width", True, f"assumed: an axis of a second output, as long ({size}) as a width")
 
 
 def whole(facts: Facts, atom: Atom, out: dict[Atom, Kind]) -> Kind:

@@ -107,5 +107,6 @@ def _carries_contraction(operands: tuple[object, ...], results: tuple[object, ..
 
 
 def stream(facts: Facts, atom: Atom) -> bool:
-    """The dim is a residual stream: somewhere it is added to a value computed from itself."""
-    return any(_carries(facts, residual.add, atom) for residual in facts.residuals)
+    """The dim is a residual stream: somewhere a branch is added to the stream, or two layers' values to each other."""
+    adds = [residual.add for residual in facts.residuals] + list(facts.merges)
+    return any(_carries(facts, add, atom) for add in adds)

@@ -15,6 +15,7 @@ from mupc.inputs.guess import Guess
 from mupc.inputs.layers import wanted
 
 State = dict[str, Guess]
+_MANY_TOKENS = 1 << 14
 
 
 def repairs(error: Exception, state: State, context: Context) -> Iterator[State]:
@@ -49,12 +50,14 @@ def _tokens(error: Exception, state: State, context: Context) -> Iterator[State]
     token = planted_token(context, word, *(("image", "audio", "video")))
     old = state["input_ids"]
     batch = old.shape[0]
-    need = int(count[2])
-    if token is None or not need:
+    need, width = int(count[2]), context.number("hidden_size", "d_model", under="text", default=1)
+    if token is None or not need or count[1] == count[2]:
         return
-    for rows in dict.fromkeys((batch, 1)):
-        if need % rows == 0:
-            each = need // rows
+    # Some messages count tokens, some numbers; some models want all images in one row.
+    divisors = dict.fromkeys((batch, 1) if need <= _MANY_TOKENS else (batch * width, width))
+    for divisor in divisors:
+        if need % divisor == 0 and need // divisor <= _MANY_TOKENS:
+            each, rows = need // divisor, max(1, batch if divisor % batch == 0 else 1)
             kept = tuple(pair for pair in old.planted if pair[0] != token)
             length = sum(n + 1 for _, n in kept) + each + 8
             below = max(old.below or 2, token + 1) if token < (old.below or 2) else old.below

@@ -20,7 +20,7 @@ from mupc.target.torchvision_ops import import_transformers
 # Whole models first, with the head that pretraining uses; a bare backbone last.
 _HEADS = (
     "IMAGE_TEXT_TO_TEXT", "SPEECH_SEQ_2_SEQ", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "CAUSAL_LM", "MULTIMODAL_LM",
-    "CTC", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION",
+    "CTC", "ZERO_SHOT_IMAGE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION",
     "OBJECT_DETECTION", "UNIVERSAL_SEGMENTATION", "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "MASK_GENERATION",
     "TIME_SERIES_PREDICTION", "TEXT_TO_WAVEFORM", "PRETRAINING", "SEQUENCE_CLASSIFICATION",
 )  # fmt: skip
@@ -36,7 +36,6 @@ def build_target(name: str, settings: Mapping[str, Any]) -> Built:
 
     def make(changes: Mapping[str, Any]) -> nn.Module:
         config = _config(name, {**settings, **changes})
-        import_transformers()
         return build(lambda: _from_config(config))
 
     try:
@@ -55,6 +54,7 @@ def _config(name: str, settings: Mapping[str, Any]) -> Any:
     kind = given.pop("model_type", None) if given else name
     if kind not in CONFIG_MAPPING:
         raise TargetError(f"transformers has no model type {kind!r}{near_names(str(kind), sorted(CONFIG_MAPPING))}")
+    import_transformers()
     config_class = CONFIG_MAPPING[kind]
     try:
         base = config_class.from_dict(copy.deepcopy(given)) if given else config_class()

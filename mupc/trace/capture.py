@@ -342,7 +342,7 @@ def _paths(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No fused fast paths, and `tolist` on meta gives stand-ins: both would bypass the recorder."""
+    """No fused fast paths; `tolist` and formatting of meta values give stand-ins: all would bypass the recorder."""
     fast = torch.backends.mha.get_fastpath_enabled()
     real = torch.Tensor.tolist
 
@@ -351,13 +351,20 @@ def _quiet() -> Iterator[None]:
             return real(self)
         return [tolist(row) for row in self] if self.dim() else self.item()
 
+    written = torch.Tensor.__format__
+
+    def format_(self: torch.Tensor, spec: str) -> str:
+        return written(self, spec) if self.dim() or not self.is_meta else format(self.item(), spec)
+
     torch.backends.mha.set_fastpath_enabled(False)
     torch.Tensor.tolist = tolist  # type: ignore[assignment,method-assign]
+    torch.Tensor.__format__ = format_  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.Tensor.tolist = real  # type: ignore[method-assign]
+        torch.Tensor.__format__ = written  # type: ignore[method-assign]
 
 
 def leaves(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import fx
 
 if TYPE_CHECKING:
     from mupc.trace.recorder import Recorder
 
 STAND_IN = 5  # rows that a data-dependent selection is taken to have
+ALL = 64  # up to here, `nonzero` is taken to find every element
+CHOICES = ("aten.nonzero", "aten.argwhere", "aten.where", "aten.topk", "aten.argmax", "aten.unique", "aten._unique")
 SCALAR = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose")
 
 
@@ -29,9 +33,9 @@ def answer(
     if not any(t.is_meta for t in tensors):
         return NotImplemented
     if name in ("aten::nonzero", "aten::argwhere"):
-        return _empty(tensors[0], (STAND_IN, tensors[0].dim()), torch.long)
+        return _empty(tensors[0], (_rows(tensors[0]), tensors[0].dim()), torch.long)
     if name == "aten::nonzero_numpy" or (name == "aten::where" and len(tensors) == 1 and len(args) == 1):
-        return [_empty(tensors[0], (STAND_IN,), torch.long) for _ in range(max(1, tensors[0].dim()))]
+        return [_empty(tensors[0], (_rows(tensors[0]),), torch.long) for _ in range(max(1, tensors[0].dim()))]
     if name == "aten::masked_select":
         return _empty(tensors[0], (STAND_IN,), tensors[0].dtype)
     if (
@@ -70,13 +74,37 @@ def shape_only(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
     return NotImplemented
 
 
+def _rows(mask: torch.Tensor) -> int:
+    """How many elements are nonzero: all of a few, so that a loop over experts meets every one."""
+    return mask.numel() if mask.numel() <= ALL else STAND_IN
+
+
 def _scalar(recorder: Recorder, name: str, tensors: list[torch.Tensor]) -> Any:
     if not any(t.is_meta for t in tensors):
         return NotImplemented
     if name in ("aten::is_nonzero", "aten::equal", "aten::allclose") or tensors[0].dtype == torch.bool:
         return recorder.choose("a branch on values", recorder._source())
     recorder.choose("a number read from values", recorder._source())
-    return 1.0 if tensors[0].dtype.is_floating_point else 1
+    if tensors[0].dtype.is_floating_point:
+        return 1.0
+    place = _chosen_place(recorder.node(tensors[0]))
+    return 1 if place is None else place
+
+
+def _chosen_place(node: fx.Node) -> int | None:
+    """The number that a row of `nonzero` holds where everything is nonzero: its own place; None for other numbers."""
+    place: int | None = None
+    while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
+        name = str(node.target)
+        if name.startswith(CHOICES):
+            return place or 0
+        at = node.args[-1]
+        if place is None and ("select" in name or node.target is operator.getitem) and isinstance(at, int):
+            place = at if node.args[0].target is not operator.getitem or at else place
+        elif not any(word in name for word in ("select", "getitem", "unbind", "squeeze", "to.", "view", "reshape")):
+            return None
+        node = node.args[0]
+    return None
 
 
 def _masked_index(recorder: Recorder, args: tuple[Any, ...]) -> Any:

@@ -1,0 +1,5 @@
+"""It crashes the interpreter."""
+
+import ctypes
+
+ctypes.string_at(0)

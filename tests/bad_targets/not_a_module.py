@@ -1,0 +1,5 @@
+"""Its factory returns something else."""
+
+
+def make():
+    return {"weight": 1}

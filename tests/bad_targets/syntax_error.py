@@ -1,0 +1,7 @@
+"""It does not parse."""
+
+from torch import nn
+
+
+class Model(nn.Module:
+    pass
