@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ from mupc.inputs.signature import Parameters, forward_parameters
 
 BATCH = 2
 _LENGTHS = (13, 11, 17, 19, 23, 29, 31, 37)
-_SUB = ("text", "vision", "audio", "encoder", "decoder")
+_MOST_CONFIGS = 32
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,23 @@ class Context:
         return forward_parameters(self.model)
 
     @cached_property
-    def configs(self) -> tuple[Any, ...]:
-        """The model's config, then its sub-configs, breadth first; timm's `default_cfg` counts as one."""
-        found: list[Any] = []
+    def configs(self) -> tuple[tuple[str, Any], ...]:
+        """The model's config, then its sub-configs by name, breadth first; timm's `default_cfg` counts as one."""
+        found: list[tuple[str, Any]] = []
         for name in ("config", "cfg", "pretrained_cfg", "default_cfg", "args", "hparams"):
             value = getattr(self.model, name, None)
             if value is not None and not isinstance(value, (str, int, nn.Module)):
-                found.append(value)
-        for config in found:
-            found += [value for key, value in _items(config) if key.endswith(("_config", "config")) and _items(value)]
-            if len(found) > 32:
+                found.append((name, value))
+        for _, config in found:
+            found += [(key, value) for key, value in _items(config) if key.endswith("config") and _items(value)]
+            if len(found) > _MOST_CONFIGS:
                 break
         return tuple(found)
 
     def field(self, *names: str, under: str = "") -> Any:
         """The first of these config fields that holds something; `under="vision"` asks that sub-config first."""
-        order = sorted(self.configs, key=lambda c: under not in _title(c)) if under else self.configs
-        for config in order:
+        order = sorted(self.configs, key=lambda named: not under or under not in named[0])
+        for _, config in order:
             for name in names:
                 value = config.get(name) if isinstance(config, dict) else getattr(config, name, None)
                 if value is not None and not isinstance(value, bool) and not callable(value):
@@ -104,13 +103,6 @@ class Context:
             height, width = _pair(_attribute(self.model, "img_size", "image_size", "input_resolution", "resolution"))
         return channels, height or 64, width or height or 64
 
-    @cached_property
-    def known_image(self) -> bool:
-        return (
-            self.field("input_size", "image_size", "img_size") is not None
-            or _attribute(self.model, "img_size", "image_size", "input_resolution") is not None
-        )
-
 
 def _attribute(model: nn.Module, *names: str) -> Any:
     for module in model.modules():
@@ -137,23 +129,3 @@ def _items(config: Any) -> list[tuple[str, Any]]:
     return (
         list(vars(config).items()) if hasattr(config, "__dict__") and not isinstance(config, (type, nn.Module)) else []
     )
-
-
-def _title(config: Any) -> str:
-    return f"{type(config).__name__} {getattr(config, 'model_type', '')}".lower()
-
-
-def failing_modules(error: BaseException) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
-    """The modules whose forward was running when the error was raised, deepest first, with that frame's locals."""
-    frames: list[tuple[nn.Module, dict[str, Any]]] = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        scope = traceback.tb_frame.f_locals
-        if isinstance(scope.get("self"), nn.Module) and traceback.tb_frame.f_code.co_name not in (
-            "_call_impl",
-            "_wrapped_call_impl",
-            "__call__",
-        ):
-            frames.append((scope["self"], scope))
-        traceback = traceback.tb_next
-    yield from reversed(frames)

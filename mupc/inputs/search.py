@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from torch import nn
@@ -12,6 +13,7 @@ from mupc.blame import blame
 from mupc.errors import TargetError
 from mupc.inputs.arguments import guesses
 from mupc.inputs.context import Context
+from mupc.inputs.failure import Failure
 from mupc.inputs.guess import Guess
 from mupc.inputs.layers import first_wanted
 from mupc.inputs.probe import attempt
@@ -19,8 +21,8 @@ from mupc.inputs.repair import repairs
 from mupc.target.build import needs_values
 
 State = dict[str, Guess]
-_TRIES = 80
-_SECONDS = 40.0
+_TRIES, _SECONDS = 120, 40.0
+_STARTS, _REPAIRS, _SAME = 24, 40, 3
 
 
 def infer(model: nn.Module, own: str = "") -> State:
@@ -29,35 +31,32 @@ def infer(model: nn.Module, own: str = "") -> State:
     deadline = time.monotonic() + _SECONDS
     first: Exception | None = None
     plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
-    tries = 0
-    seen: set[object] = set()
-    for start in itertools.islice(starts(context), 24):
-        waiting = [start]  # depth first: the newest repair of the newest failure
-        budget = 24
-        while waiting and budget and tries < _TRIES and time.monotonic() < deadline:
+    seen: set[str] = set()
+    kinds: Counter[str] = Counter()
+    for start in itertools.islice(starts(context), _STARTS):
+        waiting = [start]  # depth first: a repair of the newest failure
+        while waiting and len(seen) < _TRIES and time.monotonic() < deadline:
             state = waiting.pop()
-            key = tuple(
-                sorted((name, guess.shape, guess.dtype, guess.below, guess.planted) for name, guess in state.items())
-            )
-            if key in seen:
+            if repr(state) in seen:
                 continue
-            seen.add(key)
-            tries, budget = tries + 1, budget - 1
+            seen.add(repr(state))
             error = attempt(model, state)
             if error is None:
                 return state
+            failure = Failure(error)
+            kinds[failure.kind] += 1
+            if kinds[failure.kind] <= _SAME:  # else the repair changed nothing, and nor will repairs of it
+                waiting += reversed(list(itertools.islice(repairs(failure, state, context), _REPAIRS)))
             first = first or error
             if plausible is None and needs_values(error):
                 plausible = state
-            waiting += reversed(list(repairs(error, state, context)))
-            error.__traceback__ = error.__traceback__ if error is first else None
     if plausible is not None:
         return plausible
     names = ", ".join(context.parameters.names)
     said = blame(first, own) if first is not None else "no input to try"
     example = context.parameters.names[0] if context.parameters.names else "x"
     raise TargetError(
-        f"{said} (from {type(model).__name__}.forward({names}), {tries} guesses at its inputs tried; "
+        f"{said} (from {type(model).__name__}.forward({names}), {len(seen)} guesses at its inputs tried; "
         f"give them with --input '{example}:float32[2,64]')"
     )
 
@@ -86,7 +85,7 @@ def main_names(context: Context) -> list[str]:
     names = set(context.parameters.names)
     main = getattr(context.model, "main_input_name", None)
     found = [main] if isinstance(main, str) else list(main or ())
-    config = next(iter(context.configs), None)
+    config = getattr(context.model, "config", None)
     modalities = getattr(context.model, "input_modalities", ())
     modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities or ())
     if found and "text" in modalities and "input_ids" in names:

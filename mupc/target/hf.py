@@ -17,12 +17,12 @@ from mupc.target.load import Built
 from mupc.target.settings import near_names, nested, unknown_setting
 from mupc.target.torchvision_ops import import_transformers
 
-# Whole models first, with the head that pretraining uses; a bare backbone last.
+# Whole models first, with the head that people train; a bare backbone after them; classes that insist on a loss last.
 _HEADS = (
     "IMAGE_TEXT_TO_TEXT", "SPEECH_SEQ_2_SEQ", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "CAUSAL_LM", "MULTIMODAL_LM",
     "CTC", "ZERO_SHOT_IMAGE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION",
     "OBJECT_DETECTION", "UNIVERSAL_SEGMENTATION", "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "MASK_GENERATION",
-    "TIME_SERIES_PREDICTION", "TEXT_TO_WAVEFORM", "PRETRAINING", "SEQUENCE_CLASSIFICATION",
+    "TIME_SERIES_PREDICTION", "TEXT_TO_WAVEFORM", "SEQUENCE_CLASSIFICATION",
 )  # fmt: skip
 
 
@@ -129,7 +129,8 @@ def _classes(config: Any) -> Iterator[Any]:
     names = dict.fromkeys(getattr(config, "architectures", None) or ())
     for head in _HEADS:
         names |= dict.fromkeys(_listed(getattr(auto, f"MODEL_FOR_{head}_MAPPING_NAMES", {}), config))
-    names |= dict.fromkeys(_listed(auto.MODEL_MAPPING_NAMES, config))
+    for mapping in (auto.MODEL_MAPPING_NAMES, auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES):
+        names |= dict.fromkeys(_listed(mapping, config))
     for name in names:
         if (found := getattr(transformers, name, None)) is not None:
             yield found
