@@ -35,6 +35,8 @@ def held_sizes(model: nn.Module) -> dict[str, dict[int, list[str]]]:
 
 
 def _ints(module: nn.Module) -> Iterator[tuple[str, int]]:
+    if type(module).__module__.startswith("torch."):
+        return  # `in_features` says nothing that the axis does not
     config = getattr(module, "config", None)
     yield from _fields(config)
     for name, value in vars(module).items():
@@ -85,20 +87,6 @@ def name_for(
     for name in scores:
         if any(word in name for word in prefer):
             scores[name] *= 3
-        if name in (
-            "in_features",
-            "out_features",
-            "in_channels",
-            "out_channels",
-            "num_embeddings",
-            "embedding_dim",
-            "nf",
-            "nx",
-            "num_features",
-            "normalized_shape",
-            "num_channels",
-        ):
-            scores[name] *= 0.1
     for name in sorted(scores, key=lambda n: (-scores[n], n)):
         if name not in taken:
             return name

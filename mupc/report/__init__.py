@@ -1,0 +1,1 @@
+"""Reports: a Plan to a string, purely."""
