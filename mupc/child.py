@@ -1,7 +1,7 @@
 """Run a target in a process of its own: the only place where the user's code is imported.
 
-The child's answer is a JSON file. A return code says nothing (`os._exit(0)` returns 0); a file that is not there or does
-not parse is a failure. This contains crashes, endless loops and huge allocations; it is no security sandbox.
+The child's answer is a JSON file. A return code says nothing (`os._exit(0)` returns 0); a file that is not there or
+does not parse is a failure. This contains crashes, endless loops and huge allocations; it is no security sandbox.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def analyze(
 ) -> int:
     """Every parameter's role and scaling.
 
-    TARGET is model.py, model.py:factory, pkg.mod:factory, hf:TYPE, hf:config.json or timm:NAME. It is imported and built in
-    a process of its own, on the meta device. KEY=VALUE goes to the factory or config.
+    TARGET is model.py, model.py:factory, pkg.mod:factory, hf:TYPE, hf:config.json or timm:NAME. It is imported and
+    built in a process of its own, on the meta device. KEY=VALUE goes to the factory or config.
     """
     options = {"base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer}
     with progress(f"reading {target}"):

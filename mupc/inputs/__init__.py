@@ -44,7 +44,8 @@ def find_inputs(
 
 def _from_specs(model: nn.Module, specs: Sequence[tuple[str | None, Guess]]) -> Inputs:
     parameters = forward_parameters(model)
-    args, kwargs = [], {}
+    args: list[Tensor] = []
+    kwargs: dict[str, Tensor] = {}
     for name, guess in specs:
         if name is None:
             if kwargs:

@@ -127,6 +127,10 @@ def _mask(c: Context) -> list[Guess]:
     return [Guess((BATCH, c.length), "int64")]
 
 
+def _flags(c: Context) -> list[Guess]:
+    return [Guess((BATCH, c.length), "bool"), Guess((BATCH, c.length), "int64"), Guess((c.length, c.length), "bool")]
+
+
 def _pixel_mask(c: Context) -> list[Guess]:
     return [Guess((BATCH, *c.image[1:]), "int64")]
 
@@ -197,6 +201,7 @@ _TABLE: tuple[tuple[tuple[str, ...], Callable[[Context], list[Guess]]], ...] = (
     (("input_features", "mel", "spectrogram", "mel_spec", "audio_mel"), _spectrogram),
     (("input_values", "audio", "waveform", "wav", "audio_values"), _wave),
     (("bbox",), _box),
+    (("mask", "padding_mask", "key_padding_mask"), _flags),
     (("pixel_mask",), _pixel_mask),
     (("token_type_ids", "segment_ids", "mm_token_type_ids", "langs"), _segment),
     (("position_ids", "positions"), _positions),

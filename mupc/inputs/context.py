@@ -117,7 +117,7 @@ def _pair(size: Any) -> tuple[int, int]:
         return size, size
     if isinstance(size, dict):
         side = size.get("shortest_edge") or 0
-        return int(size.get("height", side)), int(size.get("width", side))
+        return int(size.get("height") or side), int(size.get("width") or side)
     if isinstance(size, (list, tuple)) and len(size) >= 2 and all(isinstance(s, int) for s in size[-2:]):
         return size[-2], size[-1]
     return 0, 0

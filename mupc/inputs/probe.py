@@ -7,6 +7,7 @@ Values that do depend on parameters are made up: this only asks whether shapes f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,38 +16,59 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from mupc.inputs.guess import Guess
+from mupc.inputs.signature import forward_parameters
 
 _aten = torch.ops.aten
 _SMALL = 1 << 20
 _RANDOM = {_aten.rand, _aten.randn, _aten.randint, _aten.randperm, _aten.normal, _aten.bernoulli, _aten.empty_strided}
 
 
-def attempt(model: nn.Module, inputs: Mapping[str, Guess]) -> Exception | None:
-    """What the forward raises when called with these inputs, or None if it returns."""
-    modes = [(module, module.training) for module in model.modules()]
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What the forward raised, or None if it returned; `ops` were run by then, a measure of how far it got."""
+
+    error: Exception | None
+    ops: int
+
+
+def attempt(model: nn.Module, inputs: Mapping[str, Guess]) -> Attempt:
+    """Call the model's forward on meta, in eval mode, as it is found."""
+    training = [(module, module.training) for module in model.modules()]
     model.eval()
-    extra = {"use_cache": False} if "use_cache" in _names(model) else {}
+    extra = {"use_cache": False} if "use_cache" in forward_parameters(model).names else {}
+    mode = OnMetaForward()
+    tolist = Tensor.tolist
     try:
-        with torch.no_grad(), OnMetaForward():
+        Tensor.tolist = _tolist(tolist)  # type: ignore[method-assign]
+        with torch.no_grad(), mode:
             model(**{name: guess.tensor() for name, guess in inputs.items()}, **extra)
     except Exception as error:
-        return error
+        return Attempt(error, mode.ops)
     finally:
-        for module, training in modes:
-            module.training = training
-    return None
+        Tensor.tolist = tolist  # type: ignore[method-assign]
+        for module, was in training:
+            module.training = was
+    return Attempt(None, mode.ops)
 
 
-def _names(model: nn.Module) -> tuple[str, ...]:
-    from mupc.inputs.signature import forward_parameters
+def _tolist(plain: Any) -> Any:
+    """Ones for values that are not known; `tolist` is not an op, so the mode does not see it."""
 
-    return forward_parameters(model).names
+    def tolist(self: Tensor) -> Any:
+        return plain(torch.ones(self.shape, dtype=self.dtype, device="cpu") if self.is_meta else self)
+
+    return tolist
 
 
-class OnMetaForward(TorchDispatchMode):
+class OnMetaForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Run ops on meta as soon as one operand is there, on the CPU while all are small and known."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ops = 0
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.ops += 1
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         on_meta = any(tensor.is_meta for tensor in tensors)

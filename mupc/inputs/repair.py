@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from mupc.inputs.arguments import guesses, planted_token
-from mupc.inputs.context import Context
+from mupc.inputs.context import BATCH, Context
 from mupc.inputs.failure import Failure
 from mupc.inputs.guess import Guess
 from mupc.inputs.layers import wanted
@@ -17,7 +18,8 @@ from mupc.inputs.layers import wanted
 State = dict[str, Guess]
 _MANY_TOKENS = 1 << 14
 _TOKENS = re.compile(r"tokens:?\s*(\d+).*?features:?\s*(?:torch\.Size\(\[)?(\d+)", re.DOTALL)
-_SIDES = (32, 28, 64, 224, 96, 128, 256, 384, 512, 16)
+_SIDES = (32, 28, 64, 224, 96, 128, 256, 384, 512)
+_NOT_ABOUT_SIZES = (AttributeError, NameError, KeyError, TypeError)
 _LENGTHS = (8, 16, 32, 64, 128, 1024)
 
 
@@ -26,7 +28,7 @@ def repairs(failure: Failure, state: State, context: Context) -> Iterator[State]
     count = _TOKENS.search(failure.message)
     if count is not None and count[1] == count[2]:
         return  # as many tokens as features, and yet they differ: the config's widths do not fit, whatever the inputs
-    for rule in (_missing, _tokens, _tiles, _unpack, _named, _layer, _dtype, _numbers, _absent, _sizes, _rank):
+    for rule in _RULES:
         yield from rule(failure, state, context)
 
 
@@ -89,7 +91,15 @@ def _named(failure: Failure, state: State, context: Context) -> Iterator[State]:
     for name in dict.fromkeys(failure.absent):
         if name in context.parameters.names and _may_add(name, state):
             for guess in guesses(name, context)[:3]:
-                yield {**state, name: guess}
+                yield {**state, name: _beside(guess, state, context)}
+
+
+def _beside(guess: Guess, state: State, context: Context) -> Guess:
+    """Something said of each token is as long as the tokens are."""
+    tokens = state.get("input_ids")
+    if tokens is None or guess.content is not None or guess.shape[:2] != (BATCH, context.length):
+        return guess
+    return guess.reshaped(*tokens.shape, *guess.shape[2:])
 
 
 def _may_add(name: str, state: State) -> bool:
@@ -109,6 +119,10 @@ def _layer(failure: Failure, state: State, context: Context) -> Iterator[State]:
                 for wish in wishes:
                     if wish.is_float == guess.is_float or not guesses(name, context):
                         yield {**state, name: wish}
+            elif len(guess.shape) == 3 and (guess.shape[0], guess.shape[2], guess.shape[1]) in given:
+                for wish in wishes:
+                    if len(wish.shape) == 3:  # the model swaps the axes before this layer
+                        yield {**state, name: wish.reshaped(wish.shape[0], wish.shape[2], wish.shape[1])}
         return
 
 
@@ -124,10 +138,13 @@ def _dtype(failure: Failure, state: State, context: Context) -> Iterator[State]:
 
 
 def _numbers(failure: Failure, state: State, context: Context) -> Iterator[State]:
-    """A size of ours that the message quotes, changed to another number that it quotes: what fits is often among them."""
+    """A size of ours that the message quotes, changed to another that it quotes: what fits is often among them."""
     numbers = [n for n in failure.numbers if 2 < n <= 4096][:8]
     for name, guess in state.items():
         for axis in reversed(range(1, len(guess.shape))):
+            channels = len(guess.shape) >= 4 and axis == len(guess.shape) - 3
+            if channels and guesses(name, context) and "channel" not in failure.message:
+                continue  # the model said how many it takes
             if guess.shape[axis] in numbers and guess.content is None:
                 for number in numbers:
                     if number != guess.shape[axis]:
@@ -143,6 +160,17 @@ def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def _differences(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """`[2, 316] X [280, 3]`: if our 60 is a part of the 316, then 24 makes it the 280."""
+    numbers = [n for n in failure.numbers if n > 2][:4]
+    for name, guess in state.items():
+        if len(guess.shape) in (2, 3) and guess.is_float and guess.content is None:
+            for there, fits in itertools.permutations(numbers, 2):
+                size = guess.shape[-1] + fits - there
+                if there > guess.shape[-1] > 0 and 0 < size != guess.shape[-1]:
+                    yield {**state, name: guess.reshaped(*guess.shape[:-1], size)}
+
+
 def _absent(failure: Failure, state: State, context: Context) -> Iterator[State]:
     """Something was None: give the next argument of the signature whose name says what it is."""
     if "None" not in failure.message:
@@ -150,20 +178,25 @@ def _absent(failure: Failure, state: State, context: Context) -> Iterator[State]
     for name in context.parameters.names:
         if _may_add(name, state) and not name.endswith(("mask", "labels", "position_ids")):
             for guess in guesses(name, context)[:2]:
-                yield {**state, name: guess}
+                yield {**state, name: _beside(guess, state, context)}
 
 
-def _sizes(failure: Failure, state: State, context: Context) -> Iterator[State]:
-    """Other usual sizes: a flattened image fixes its side, windows and strides want round lengths."""
-    if isinstance(failure.error, (AttributeError, NameError, KeyError, TypeError)):
+def _sides(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """Other usual image sizes: what flattens an image fixes its side."""
+    if isinstance(failure.error, _NOT_ABOUT_SIZES):
         return
     for name, guess in state.items():
-        if guess.content is not None:
-            continue
         if len(guess.shape) >= 4 and guess.is_float:
             for side in _SIDES:
                 yield {**state, name: guess.reshaped(*guess.shape[:-2], side, side)}
-        elif len(guess.shape) in (2, 3):
+
+
+def _lengths(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """Round lengths, as windows and strides want."""
+    if isinstance(failure.error, _NOT_ABOUT_SIZES):
+        return
+    for name, guess in state.items():
+        if len(guess.shape) in (2, 3) and guess.content is None:
             for length in _LENGTHS:
                 if not guess.is_float:
                     yield {**state, name: guess.reshaped(*guess.shape[:-1], length)}
@@ -186,3 +219,8 @@ def _rank(failure: Failure, state: State, context: Context) -> Iterator[State]:
             yield {**state, name: guess.reshaped(batch, rest[1])}
         if len(rest) in (2, 3):
             yield {**state, name: guess.reshaped(batch, 1, *rest)}
+
+
+_RULES = (
+    _missing, _tokens, _tiles, _unpack, _named, _layer, _dtype, _sides, _numbers, _differences, _absent, _lengths, _rank,
+)  # fmt: skip

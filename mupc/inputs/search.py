@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections import Counter
@@ -26,34 +27,41 @@ _STARTS, _REPAIRS, _SAME = 24, 40, 3
 
 
 def infer(model: nn.Module, own: str = "") -> State:
-    """Inputs that `model.forward` accepts on meta. Raises `TargetError`, which quotes the likeliest failure."""
+    """Inputs that `model.forward` accepts on meta. Raises `TargetError`, which quotes the likeliest failure.
+
+    Best first: what repairs the failure that came latest in the forward is tried before anything else.
+    """
     context = Context(model)
     deadline = time.monotonic() + _SECONDS
-    first: Exception | None = None
+    best: tuple[int, Exception] | None = None
     plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
     seen: set[str] = set()
     kinds: Counter[str] = Counter()
-    for start in itertools.islice(starts(context), _STARTS):
-        waiting = [start]  # depth first: a repair of the newest failure
-        while waiting and len(seen) < _TRIES and time.monotonic() < deadline:
-            state = waiting.pop()
-            if repr(state) in seen:
-                continue
-            seen.add(repr(state))
-            error = attempt(model, state)
-            if error is None:
-                return state
-            failure = Failure(error)
-            kinds[failure.kind] += 1
-            if kinds[failure.kind] <= _SAME:  # else the repair changed nothing, and nor will repairs of it
-                waiting += reversed(list(itertools.islice(repairs(failure, state, context), _REPAIRS)))
-            first = first or error
-            if plausible is None and needs_values(error):
-                plausible = state
+    order = itertools.count()
+    waiting = [(0, next(order), start) for start in itertools.islice(starts(context), _STARTS)]
+    while waiting and len(seen) < _TRIES and time.monotonic() < deadline:
+        _, _, state = heapq.heappop(waiting)
+        if repr(state) in seen:
+            continue
+        seen.add(repr(state))
+        tried = attempt(model, state)
+        if tried.error is None:
+            return state
+        failure = Failure(tried.error)
+        kinds[failure.kind] += 1
+        if kinds[failure.kind] <= _SAME:  # else the repair changed nothing, and nor will repairs of it
+            for repaired in itertools.islice(repairs(failure, state, context), _REPAIRS):
+                heapq.heappush(waiting, (-tried.ops, next(order), repaired))
+        if best is None or tried.ops > best[0]:
+            best = tried.ops, tried.error
+        if needs_values(tried.error):
+            if plausible is not None:
+                break
+            plausible = state
     if plausible is not None:
         return plausible
     names = ", ".join(context.parameters.names)
-    said = blame(first, own) if first is not None else "no input to try"
+    said = blame(best[1], own) if best is not None else "no input to try"
     example = context.parameters.names[0] if context.parameters.names else "x"
     raise TargetError(
         f"{said} (from {type(model).__name__}.forward({names}), {len(seen)} guesses at its inputs tried; "
@@ -100,6 +108,8 @@ def main_names(context: Context) -> list[str]:
 def candidates(name: str, context: Context) -> list[Guess]:
     """By name where the name says something, then by the model's layers."""
     named = guesses(name, context)
+    if named and hasattr(context.model, "main_input_name"):
+        return named  # a library's names mean what they say
     annotated = context.parameters.annotations.get(name, "")
     if annotated in ("int", "float", "bool", "str"):
         return named

@@ -35,7 +35,8 @@ def build(make: Callable[[], T]) -> T:
 
 def needs_values(error: Exception) -> bool:
     """The error came from the meta device, not from the model."""
-    return isinstance(error, NotImplementedError) or "meta" in str(error).lower()
+    said = str(error).lower()
+    return isinstance(error, NotImplementedError) or "meta" in said or "unallocated storage" in said
 
 
 class OnMeta(TorchFunctionMode):
@@ -62,24 +63,20 @@ def _make(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if given:  # torch.as_tensor(tensor): it stays where it is
         kwargs.pop("device", None)
         return func(*args, **kwargs)
-    explicit = kwargs.get("device")
-    if func in _VALUES or (explicit is not None and torch.device(explicit).type == "cpu"):
-        if func(*args, **{**kwargs, "device": "meta"}).numel() <= _SMALL:
-            return func(*args, **{**kwargs, "device": "cpu"})
-    return func(
-        *args,
-        **{**kwargs, "device": "meta", "pin_memory": False} if "pin_memory" in kwargs else {**kwargs, "device": "meta"},
-    )
+    asked = kwargs.get("device")
+    may_be_real = func in _VALUES or (asked is not None and torch.device(asked).type == "cpu")
+    if "pin_memory" in kwargs:
+        kwargs["pin_memory"] = False
+    made = func(*args, **{**kwargs, "device": "meta"})
+    return func(*args, **{**kwargs, "device": "cpu"}) if may_be_real and made.numel() <= _SMALL else made
 
 
 def _stay(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """`tensor.to(...)` without its device."""
+    """`tensor.to(device, ...)` without its device."""
     tensor, *rest = args
     kwargs.pop("device", None)
-    rest = [
-        tensor.device if isinstance(arg, (str, torch.device, int)) and not isinstance(arg, bool) and i == 0 else arg
-        for i, arg in enumerate(rest)
-    ]
+    if rest and isinstance(rest[0], (str, torch.device, int)):
+        rest[0] = tensor.device
     return (tensor, *rest), kwargs
 
 

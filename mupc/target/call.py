@@ -21,7 +21,7 @@ def bind(factory: Callable[..., Any], settings: Mapping[str, Any], module: Modul
     return lambda: factory(**arguments)
 
 
-def missing(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> str | None:
+def why_not(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> str | None:
     """Why `factory` cannot be called with these settings alone, or None."""
     try:
         _arguments(factory, nested(settings), module, "")
@@ -31,36 +31,32 @@ def missing(factory: Callable[..., Any], settings: Mapping[str, Any], module: Mo
 
 
 def _arguments(factory: Callable[..., Any], settings: dict[str, Any], module: ModuleType, where: str) -> dict[str, Any]:
+    """Settings by argument name first; what is left goes into the config objects; an argument still open is an error."""
     name = getattr(factory, "__name__", type(factory).__name__)
+    place = f"{where}: {name}".lstrip(": ")
     parameters = _parameters(factory)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {key: p for key, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     arguments = {key: value for key, value in settings.items() if key in named and not _is_group(value, named[key])}
     rest = {key: value for key, value in settings.items() if key not in arguments}
-    open_ = [key for key, p in named.items() if p.default is p.empty and key not in arguments]
+    required = [key for key, p in named.items() if p.default is p.empty and key not in arguments]
     hints = _hints(factory)
+    known = set(named)
     for key, parameter in named.items():
-        if key in arguments or not (key in open_ or rest):
+        if key in arguments or not (key in required or rest):
             continue
-        config = _config_for(key, hints.get(key), parameter.default, module, bool(open_ == [key] or len(named) == 1))
+        config = _config_for(key, hints.get(key), parameter.default, module, required == [key])
         if config is None:
             continue
-        own = rest.pop(key, {})
-        taken = {k: rest.pop(k) for k in list(rest) if _has(config, k)} | own
-        if key in open_ or taken:
-            arguments[key] = _changed(config, taken, f"{where}:{name} {key}")
-        if key in open_:
-            open_.remove(key)
-    if rest and not takes_any:
-        known = {*named, *(f for key in arguments for f in _fields(arguments[key]))} - {
-            k for k in named if k in _CONFIG_NAMES
-        }
-        raise unknown_setting(next(iter(rest)), known, f"{where}:{name}".strip(":"))
-    if open_:
+        known = (known - {key}) | set(_fields(config))
+        taken = {field: rest.pop(field) for field in list(rest) if _has(config, field)} | rest.pop(key, {})
+        if key in required or taken:
+            arguments[key] = _changed(config, taken, f"{place} {key}")
+    if rest and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise unknown_setting(next(iter(rest)), known, place)
+    if missing := [key for key in required if key not in arguments]:
+        names = ", ".join(missing)
         raise TargetError(
-            f"{where}: {name} needs {', '.join(open_)}: add {open_[0]}=VALUE after the target, or write a function that builds it".lstrip(
-                ": "
-            )
+            f"{place} needs {names}: add {missing[0]}=VALUE after the target, or name a function that builds it"
         )
     return arguments | rest
 
@@ -73,7 +69,7 @@ def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    function = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
+    function = factory.__init__ if inspect.isclass(factory) else factory
     try:
         return typing.get_type_hints(function)
     except Exception:  # an annotation may name what was never imported

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from mupc.errors import TargetError
-from mupc.target.call import missing
+from mupc.target.call import why_not
 
 
-def find_factory(module: ModuleType, where: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
+def find_factory(module: ModuleType, where: str, settings: Mapping[str, Any]) -> Any:
     """The one Module class of the file that no other of its classes is made from and that can be built."""
     classes = [
         value for value in vars(module).values()
@@ -27,10 +27,10 @@ def find_factory(module: ModuleType, where: str, settings: Mapping[str, Any]) ->
     whole = [
         c for c in classes if c.__name__ not in parts and not any(c is not d and issubclass(d, c) for d in classes)
     ]
-    reasons = {c: missing(c, {}, module) for c in whole or classes}
+    reasons = {c: why_not(c, {}, module) for c in whole or classes}
     buildable = [c for c, reason in reasons.items() if reason is None]
     if not buildable and settings:
-        buildable = [c for c in reasons if missing(c, settings, module) is None]
+        buildable = [c for c in reasons if why_not(c, settings, module) is None]
     if len(buildable) == 1:
         return buildable[0]
     base = where.partition(":")[0]

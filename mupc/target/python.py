@@ -65,9 +65,8 @@ def import_place(place: str, name: str) -> ModuleType:
     if is_file and not Path(place).is_file():
         raise TargetError(f"{place}: {'a folder, not a file' if Path(place).is_dir() else 'no such file'}")
     if not is_file and not all(part.isidentifier() for part in place.split(".")):
-        raise TargetError(
-            f"{name}: neither a file nor a module; targets are model.py, model.py:factory, pkg.mod:factory, hf:TYPE, timm:NAME"
-        )
+        kinds = "model.py, model.py:factory, pkg.mod:factory, hf:TYPE, timm:NAME"
+        raise TargetError(f"{name}: neither a file nor a module; targets are {kinds}")
     try:
         return with_torchvision_ops(lambda: _import_file(Path(place)) if is_file else _import_name(place))
     except TargetError:
@@ -161,6 +160,6 @@ def _model_of(made: Any, where: str, factory: Callable[..., Any]) -> tuple[nn.Mo
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return made[0], made[1]
     line = getattr(getattr(factory, "__code__", None), "co_firstlineno", None)
-    raise TargetError(
-        f"{where}{f':{line}' if line else ''}: {getattr(factory, '__name__', 'the factory')} returned a {type(made).__name__}, not a Module"
-    )
+    place = f"{where}:{line}" if line else where
+    name = getattr(factory, "__name__", "the factory")
+    raise TargetError(f"{place}: {name} returned a {type(made).__name__}, not a Module")

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -55,6 +55,6 @@ def import_transformers() -> ModuleType:
 def _declare(op: str) -> None:
     from torch.library import Library
 
-    library = Library("torchvision", "FRAGMENT")
+    library: Any = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     library.define(f"{op}(Tensor input) -> Tensor")
     _declared.append(library)
