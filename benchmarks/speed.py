@@ -40,20 +40,33 @@ def timed(function: Callable[[], Any]) -> float:
 
 def llama(layers: int) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The model on meta, and inputs that a bare meta forward accepts (a ready mask, so that nothing calls `.item()`)."""
-    from mupc.target.torchvision_ops import with_torchvision_ops
+    from mupc.target import import_transformers
 
-    transformers = with_torchvision_ops(lambda: __import__("transformers", fromlist=["LlamaForCausalLM"]))
-    make = with_torchvision_ops(lambda: transformers.LlamaForCausalLM)
+    transformers = import_transformers()
     with torch.device("meta"):
-        model = make(transformers.LlamaConfig(num_hidden_layers=layers, **SHAPE)).eval()
-        inputs = {"input_ids": torch.zeros(2, 10, dtype=torch.long), "attention_mask": torch.zeros(2, 1, 10, 10), "use_cache": False}
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(num_hidden_layers=layers, **SHAPE)).eval()
+        inputs = {
+            "input_ids": torch.zeros(2, 10, dtype=torch.long),
+            "attention_mask": torch.zeros(2, 1, 10, 10),
+            "use_cache": False,
+        }
     return model, inputs
 
 
 def command(layers: int) -> tuple[float, float]:
     """Seconds and peak resident MB of the whole command."""
     settings = [f"{name}={value}" for name, value in SHAPE.items()]
-    call = [sys.executable, "-m", "mupc", "analyze", "hf:llama", f"num_hidden_layers={layers}", *settings, "--format", "json"]
+    call = [
+        sys.executable,
+        "-m",
+        "mupc",
+        "analyze",
+        "hf:llama",
+        f"num_hidden_layers={layers}",
+        *settings,
+        "--format",
+        "json",
+    ]
     seconds = timed(lambda: subprocess.run(call, check=True, stdout=subprocess.DEVNULL))
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
@@ -66,8 +79,9 @@ def main() -> None:
     options = parser.parse_args()
     seconds, megabytes = command(options.layers)
 
-    from mupc.analysis import analyze
     from mupc.trace import trace
+
+    from mupc.analysis import analyze
 
     model, inputs = llama(options.layers)
 
@@ -95,7 +109,9 @@ def main() -> None:
         "layers": options.layers,
         "seconds": {name: round(t, 3) for name, t in middle.items()},
         "trace + inference / bare meta forward": round(middle["trace + inference"] / middle["bare meta forward"], 2),
-        "trace + inference / torch.export": round(middle["trace + inference"] / middle["torch.export"], 3) if "torch.export" in middle else None,
+        "trace + inference / torch.export": round(middle["trace + inference"] / middle["torch.export"], 3)
+        if "torch.export" in middle
+        else None,
         "whole command": {"seconds": round(seconds, 1), "peak MB of one process": round(megabytes)},
     }
     print(json.dumps(result, indent=2))
