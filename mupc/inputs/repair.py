@@ -126,6 +126,28 @@ def _layer(failure: Failure, state: State, context: Context) -> Iterator[State]:
         return
 
 
+def _share(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """The layer got 12 channels and wants 6, and several inputs make them up: each gives its share, or one the rest."""
+    for module, scope in failure.modules:
+        wish = next((wish for wish in wanted(module, context) if wish.is_float), None)
+        if wish is None:
+            continue
+        axis = 1 if len(wish.shape) >= 3 and hasattr(module, "in_channels") else -1
+        for value in scope.values():
+            if not isinstance(value, Tensor) or value.dim() != len(wish.shape):
+                continue
+            got, wants = value.shape[axis], wish.shape[axis]
+            parts = {
+                n: g for n, g in state.items() if g.is_float and len(g.shape) == value.dim() and g.shape[axis] < got
+            }
+            if parts and all(g.shape[axis] * wants % got == 0 for g in parts.values()):
+                yield {**state, **{n: _resized(g, axis, g.shape[axis] * wants // got) for n, g in parts.items()}}
+            for name, guess in parts.items():
+                if guess.shape[axis] + wants - got > 0:
+                    yield {**state, name: _resized(guess, axis, guess.shape[axis] + wants - got)}
+        return
+
+
 def _dtype(failure: Failure, state: State, context: Context) -> Iterator[State]:
     """An index must be integer; a weight wants floats."""
     for name, guess in state.items():
@@ -148,16 +170,16 @@ def _numbers(failure: Failure, state: State, context: Context) -> Iterator[State
             if guess.shape[axis] in numbers and guess.content is None:
                 for number in numbers:
                     if number != guess.shape[axis]:
-                        yield {**state, name: guess.reshaped(*_resized(guess.shape, axis, number))}
+                        yield {**state, name: _resized(guess, axis, number)}
 
 
-def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+def _resized(guess: Guess, axis: int, size: int) -> Guess:
     """One axis changed; the two sides of an image together."""
-    sizes = list(shape)
+    sizes = list(guess.shape)
     sizes[axis] = size
-    if len(shape) >= 4 and axis >= len(shape) - 2:
+    if len(sizes) >= 4 and axis % len(sizes) >= len(sizes) - 2:
         sizes[-2:] = [size, size]
-    return tuple(sizes)
+    return guess.reshaped(*sizes)
 
 
 def _differences(failure: Failure, state: State, context: Context) -> Iterator[State]:
@@ -222,5 +244,6 @@ def _rank(failure: Failure, state: State, context: Context) -> Iterator[State]:
 
 
 _RULES = (
-    _missing, _tokens, _tiles, _unpack, _named, _layer, _dtype, _sides, _numbers, _differences, _absent, _lengths, _rank,
+    _missing, _tokens, _tiles, _unpack, _named, _layer, _share, _dtype, _sides, _numbers, _differences, _absent,
+    _lengths, _rank,
 )  # fmt: skip

@@ -27,7 +27,7 @@ def parse_input(text: str) -> tuple[str | None, Guess]:
         raise _bad(text, at, "a dtype such as int64 or float32")
     dtype = _SHORT.get(word[0], word[0])
     if dtype not in DTYPES:
-        raise _bad(text, at, f"a dtype, not {word[0]!r}{near_names(word[0], DTYPES, 0)}")
+        raise _bad(text, at, "a dtype", f"{word[0]!r}{near_names(word[0], DTYPES, 0)}")
     at = _skip(text, word.end())
     shape, at = _shape(text, at)
     at = _skip(text, at)
@@ -37,10 +37,10 @@ def parse_input(text: str) -> tuple[str | None, Guess]:
         if number is None or int(number[1]) == 0:
             raise _bad(text, at + 1, "a whole number above 0")
         if "int" not in dtype:
-            raise _bad(text, at, f"no bound: {dtype} values have none")
+            raise _bad(text, at, "the end, for only integers have a bound")
         below, at = int(number[1]), number.end()
     if _skip(text, at) < len(text):
-        raise _bad(text, _skip(text, at), "the end, or '<' and an exclusive upper bound")
+        raise _bad(text, _skip(text, at), "the end" if below else "the end, or '<' and an exclusive upper bound")
     return name, Guess(shape, dtype, below)
 
 
@@ -68,6 +68,6 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _bad(text: str, at: int, wanted: str) -> TargetError:
-    found = repr(text[at]) if at < len(text) else "the end"
+def _bad(text: str, at: int, wanted: str, found: str = "") -> TargetError:
+    found = found or (repr(text[at]) if at < len(text) else "the end")
     return TargetError(f"--input {text!r}: column {at + 1}: expected {wanted}; found {found}")
