@@ -10,7 +10,7 @@ from math import prod
 from mupc.dims import Dims, Kind
 from mupc.dims.atoms import Atom, Axis
 from mupc.dims.fold import RawUse
-from mupc.subroles import sub_role
+from mupc.subroles import SubRoles
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class _Judge:
 
     def __init__(self, dims: Dims, names: Mapping[Atom, str]) -> None:
         self.dims, self.names = dims, names
+        self.finer = SubRoles(dims)
         self.atoms = dims.facts.folded.atoms
 
     def kind(self, atom: Atom) -> Kind:
@@ -152,7 +153,7 @@ class _Judge:
             axes=tuple(self.named(axis) for axis in axes),
             infinite=infinite,
             role=role,
-            sub_role=sub_role(main, role, shape, self.kinds_of(axes), uses) if main else None,
+            sub_role=self.finer.of(main, role, len(shape), self.kinds_of(axes), branch) if main else None,
             parts=self.parts(main, axes, role) if main else (),
             uses=tuple(self.use(u, r, axes) for u, r in judged),
             fan_in=self.growing(ins),

@@ -1,50 +1,191 @@
-"""Finer names within a role, for people and rules: from the op, the axes' kinds and what reads the result."""
+"""Finer names within a role: from attention's operands, the residual stream, and the axes' kinds."""
 
 from __future__ import annotations
 
-from mupc.dims.fold import RawUse
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from torch import fx
+
+from mupc.dims import Dims
+from mupc.dims.atoms import Atom
+from mupc.dims.fold import DATA, RawUse
+from mupc.ops import signature_of, tensor_nodes
+from mupc.ops.table import shapes
+
+REACH = 64  # nodes looked at between attention and the weights around it
 
 
-def sub_role(use: RawUse, role: str, shape: tuple[int, ...], kinds: tuple[str, ...], uses: list[RawUse]) -> str | None:
-    """One of DESIGN.md section 5's sub-roles, or None where nothing says so."""
-    words = [next((w for w, _ in entries), "") for entries in use.axes]
-    if "lookup" in words and role == "input":
-        return "embedding" if use.op.startswith("embedding") else "positional"
-    if "experts" in kinds and "in" in words and "out" in words:
-        return "expert_in" if kinds[words.index("out")] == "width" and kinds[words.index("in")] == "width" else None
-    if use.op.startswith("conv") and len(shape) > 2:
-        return "conv"
-    if role == "input" and not use.contracts:
-        return "positional"
-    if role in ("vector", "scalar"):
-        return vector_role(use, kinds)
-    if role == "output" and kinds and "rank" in kinds:
-        return "lora_a"
-    if role == "input" and "rank" in kinds:
-        return "lora_b"
-    return None
+class SubRoles:
+    """Answers for one model; attention and streams are found once."""
+
+    def __init__(self, dims: Dims) -> None:
+        self.dims = dims
+        facts = dims.facts
+        self.makers: dict[fx.Node, set[str]] = defaultdict(set)
+        for use in facts.folded.uses:
+            if use.contracts and any(word == "in" for entries in use.axes for word, _ in entries):
+                self.makers[use.node].add(use.parameter)
+        self.attention: dict[str, set[str]] = defaultdict(set)
+        for query, key, value, out in self._attentions():
+            for word, node in (("query", query), ("key", key), ("value", value)):
+                for parameter in self._before(node):
+                    self.attention[parameter].add(word)
+            for parameter in self._after(out):
+                self.attention[parameter].add("attn_out")
+        self.stream = {
+            atom
+            for residual in facts.residuals
+            for tensor in facts.folded.tensors[residual.add]
+            for axis in tensor
+            for atom in facts.folded.atoms.expand(axis)
+        }
+
+    def of(self, use: RawUse, role: str, rank: int, kinds: tuple[str, ...], branch: bool) -> str | None:
+        """One of DESIGN.md section 5's sub-roles, or None where nothing says so."""
+        words = {word for entries in use.axes for word, _ in entries}
+        if role == "input" and "lookup" in words:
+            return "embedding" if use.op.startswith("embedding") else "positional"
+        if role == "input" and not use.contracts:
+            return "positional"
+        if role in ("vector", "scalar"):
+            return self._vector(use, kinds, rank)
+        if len(self.attention.get(use.parameter, ())) == 1:
+            return next(iter(self.attention[use.parameter]))
+        ends = {
+            word: {k for entries, k in zip(use.axes, kinds, strict=False) for w, _ in entries if w == word}
+            for word in words
+        }
+        if "experts" in ends.get("batch", ()):
+            return (
+                "expert_in"
+                if self._within_stream(use, "in")
+                else "expert_out"
+                if self._within_stream(use, "out")
+                else None
+            )
+        if "experts" in ends.get("out", ()):
+            return "router"
+        if self._rank(use, "out"):
+            return "lora_a"
+        if self._rank(use, "in"):
+            return "lora_b"
+        if use.op.startswith("conv") and rank > 2:
+            return "conv"
+        if role == "hidden" and branch and not self.attention.get(use.parameter):
+            enters, leaves = self._within_stream(use, "in"), self._within_stream(use, "out")
+            return "mlp_in" if enters and not leaves else "mlp_out" if leaves and not enters else None
+        return None
+
+    def _rank(self, use: RawUse, word: str) -> bool:
+        """Is that side of the contraction one rank dim, not a part of a fused axis?"""
+        atoms, kinds = self._atoms(use, word), self.dims.kinds
+        alone = len(atoms) == 1 and atoms[0] not in self.dims.facts.parts and atoms[0] in kinds
+        return alone and kinds[atoms[0]].kind == "rank"
+
+    def _within_stream(self, use: RawUse, word: str) -> bool:
+        atoms = self._atoms(use, word)
+        return bool(atoms) and all(a in self.stream for a in atoms)
+
+    def _atoms(self, use: RawUse, word: str) -> list[Atom]:
+        expand = self.dims.facts.folded.atoms.expand
+        return [a for entries in use.axes for w, axis in entries if w == word for a in expand(axis)]
+
+    def _vector(self, use: RawUse, kinds: tuple[str, ...], rank: int) -> str | None:
+        if use.op.endswith("_norm"):
+            return "gain" if _enters_as(use, "weight") else "bias"
+        if "inner" in kinds and rank > 1:
+            return "ssm_state"
+        if use.contracts:
+            return "conv" if use.op.startswith("conv") else None
+        return "gain" if use.op in ("mul", "div") else "bias"
+
+    def _attentions(self) -> Iterable[tuple[fx.Node, fx.Node, fx.Node, fx.Node]]:
+        """(query, key, value, result): whole ops, and products on both sides of a softmax."""
+        for node in self.dims.facts.trace.graph.nodes:
+            if node.op != "call_function":
+                continue
+            name = str(node.target)
+            if "scaled_dot_product" in name:
+                query, key, value = tensor_nodes(node)[:3]
+                yield query, key, value, node
+            elif name.startswith(("aten.softmax", "aten._softmax", "aten._safe_softmax")):
+                scores = self._back(node, lambda n: self._pair(n) is not None)
+                mixed = self._forward(node, lambda n: self._pair(n) is not None)
+                if scores is not None and mixed is not None:
+                    query, key = self._pair(scores) or (scores, scores)
+                    value = next((s for s in self._pair(mixed[0]) or () if s is not mixed[1]), None)
+                    if value is not None:
+                        yield query, key, value, mixed[0]
+
+    def _pair(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+        """The two activations that a product contracts."""
+        if node.op != "call_function" or str(node.target).startswith(("aten.mul", "aten.sum", "aten.mean")):
+            return None
+        if getattr(node.target, "_schema", None) is None or signature_of(node).kind != "multilinear":
+            return None
+        sources, status = tensor_nodes(node), self.dims.facts.folded.status
+        for term in signature_of(node).terms:
+            pair = [sources[i] for i in term if status.get(sources[i]) == DATA]
+            if len(pair) == 2 and pair[0] is not pair[1]:
+                return pair[0], pair[1]
+        return None
+
+    def _data(self, node: fx.Node) -> list[fx.Node]:
+        status = self.dims.facts.folded.status
+        return [s for s in dict.fromkeys(tensor_nodes(node)) if status.get(s) == DATA]
+
+    def _back(self, node: fx.Node, found: Callable[[fx.Node], bool]) -> fx.Node | None:
+        """The nearest product behind scaling, masks and layout: the largest operand is the one followed."""
+        for _ in range(8):
+            data = [s for s in self._data(node) if s.op == "call_function"]
+            if not data:
+                return None
+            node = max(data, key=lambda n: n.meta["val"].dim() if hasattr(n.meta.get("val"), "dim") else 0)
+            if node in self.makers:
+                return None
+            if found(node):
+                return node
+        return None
+
+    def _forward(self, node: fx.Node, found: Callable[[fx.Node], bool]) -> tuple[fx.Node, fx.Node] | None:
+        """The product that mixes the values, and the operand of it that carries the weights."""
+        for _ in range(8):
+            users = [u for u in node.users if u.op == "call_function" and shapes(u.meta.get("val"))]
+            if len(users) != 1:
+                return None
+            if found(users[0]):
+                return users[0], node
+            node = users[0]
+        return None
+
+    def _before(self, node: fx.Node) -> set[str]:
+        """The weights that made a value, the nearest on every path back."""
+        return self._walk(node, lambda n: self._data(n))
+
+    def _after(self, node: fx.Node) -> set[str]:
+        """The weights that consume a value, the nearest on every path on."""
+        return self._walk(node, lambda n: [u for u in n.users if u.op == "call_function"], skip=True)
+
+    def _walk(self, node: fx.Node, step: Callable[[fx.Node], Iterable[fx.Node]], skip: bool = False) -> set[str]:
+        out: set[str] = set()
+        seen, todo = {node}, [node]
+        while todo and len(seen) < REACH:
+            here = todo.pop()
+            if here in self.makers and not (skip and here is node):
+                out |= self.makers[here]
+                continue
+            for other in step(here):
+                if other not in seen:
+                    seen.add(other)
+                    todo.append(other)
+        return out
 
 
-def vector_role(use: RawUse, kinds: tuple[str, ...]) -> str | None:
-    """Gain or bias."""
-    if use.op.endswith("_norm"):
-        return "gain" if use.node.args and len(use.node.args) > 2 and _is(use, "weight") else "bias"
-    if use.op in ("mul", "div"):
-        return "gain"
-    if (
-        use.op in ("add", "sub", "linear")
-        or use.op.startswith("conv")
-        or use.op in ("lstm", "gru", "rnn_tanh", "rnn_relu", "addmm")
-    ):
-        return "bias" if not use.contracts else None
-    if "inner" in kinds:
-        return "ssm_state"
-    return None
-
-
-def _is(use: RawUse, argument: str) -> bool:
+def _enters_as(use: RawUse, argument: str) -> bool:
     """Does the parameter enter the op under that argument name?"""
-    names = [a.name for a in use.node.target._schema.arguments]  # type: ignore[union-attr]
+    schema = getattr(use.node.target, "_schema", None)
+    names = [a.name for a in schema.arguments] if schema is not None else []
     at = names.index(argument) if argument in names else -1
     given = use.node.args[at] if 0 <= at < len(use.node.args) else use.node.kwargs.get(argument)
     return bool(getattr(given, "meta", {}).get("name") == use.parameter)

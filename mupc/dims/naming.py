@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+NO_SIZE = re.compile(
+    r"layers?$|depth|top_?k|_id$|_idx$|^n_layer|seed|version|steps?$|eps$|stride|padding|dilation|kernel"
+)
 TORCH_NAMES = (
     "training",
     "call_super_init",
@@ -28,7 +32,7 @@ def held_sizes(model: nn.Module) -> dict[str, dict[int, list[str]]]:
     for path, module in model.named_modules():
         sizes: dict[int, list[str]] = defaultdict(list)
         for name, value in _ints(module):
-            if name not in sizes[value]:
+            if name not in sizes[value] and not NO_SIZE.search(name):
                 sizes[value].append(name)
         out[path] = dict(sizes)
     return out
