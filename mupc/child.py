@@ -40,8 +40,16 @@ class Job:
     memory: float = 8.0
 
 
-def run(job: Job) -> dict[str, Any]:
-    """The plan's JSON. Raises `TargetError` for whatever kept the child from giving it."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The plan as JSON text, and a phrase on the inputs that the model was traced with."""
+
+    plan: str
+    how: str
+
+
+def run(job: Job) -> Answer:
+    """Analyze the target in a child process. Raises `TargetError` for whatever kept the child from giving it."""
     with tempfile.TemporaryDirectory(prefix="mupc-") as folder:
         answer = Path(folder) / "answer.json"
         crash = Path(folder) / "crash.txt"
@@ -74,14 +82,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _read(answer: Path, crash: Path, code: int, job: Job) -> dict[str, Any]:
+def _read(answer: Path, crash: Path, code: int, job: Job) -> Answer:
     try:
         payload = json.loads(answer.read_text(encoding="utf-8"))
     except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         payload = None
-    if isinstance(payload, dict) and isinstance(payload.get("plan"), dict):
-        plan: dict[str, Any] = payload["plan"]
-        return plan
+    if isinstance(payload, dict) and isinstance(payload.get("plan"), str):
+        return Answer(payload["plan"], str(payload.get("how")))
     if isinstance(payload, dict) and isinstance(payload.get("error"), str):
         raise TargetError(payload["error"])
     raise TargetError(f"{_crash_line(crash) or job.target}: {_death(code)}")
@@ -128,13 +135,13 @@ def main() -> None:
 
 
 def _answer(job: Job) -> dict[str, Any]:
-    """`{"plan": ...}` or `{"error": one line}`."""
+    """`{"plan": its JSON, "how": ...}` or `{"error": one line}`."""
     from mupc.blame import blame
     from mupc.errors import MupcError
 
     _limit(job.memory)
     try:
-        return {"plan": plan_of(job)}
+        return plan_of(job)
     except MupcError as error:
         return {"error": _spoken(error, job)}
     except MemoryError as error:
@@ -154,8 +161,7 @@ def plan_of(job: Job) -> dict[str, Any]:
     from mupc.plan import make_plan
 
     analysis = analyze(target.model, target.args, target.kwargs, target=target.name)
-    plan: dict[str, Any] = json.loads(make_plan(analysis, **job.options).to_json())
-    return plan
+    return {"plan": make_plan(analysis, **job.options).to_json(), "how": target.how}
 
 
 def _spoken(error: BaseException, job: Job) -> str:

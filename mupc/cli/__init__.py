@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from mupc import __version__
 from mupc.cli.analyze import analyze
+from mupc.cli.explain import explain
+from mupc.cli.rules import rules
 from mupc.errors import MupcError
 
 CLEAN, FINDINGS, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -15,11 +18,17 @@ CLEAN, FINDINGS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mupc")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Read a PyTorch model once and know how each of its parameters must scale."""
+    if context.invoked_subcommand == "analyze":
+        from mupc.config import find_config
+
+        context.default_map = {"analyze": find_config(Path.cwd()).defaults()}
 
 
-cli.add_command(analyze)
+for command in (analyze, rules, explain):
+    cli.add_command(command)
 
 
 def main(args: list[str] | None = None) -> None:

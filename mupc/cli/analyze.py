@@ -59,13 +59,14 @@ def analyze(
     """
     options = {"base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer}
     with progress(f"reading {target}"):
-        document = run(Job(target, settings, inputs, options, timeout, memory))
+        answer = run(Job(target, settings, inputs, options, timeout, memory))
+    click.echo(f"inputs {answer.how}", err=True)
     from mupc.plan import Plan  # pydantic and rich are slow to import, and a bad target needs neither
     from mupc.report import text
 
-    plan = Plan.model_validate(document)
+    plan = Plan.from_json(answer.plan)
     if form == "json":
-        write(plan.to_json(), path)
+        write(answer.plan, path)
     else:
         color = colored(path)
         width = shutil.get_terminal_size().columns if path is None else 100

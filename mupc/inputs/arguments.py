@@ -150,7 +150,8 @@ def _series(c: Context) -> list[Guess]:
 
 def _hidden(c: Context) -> list[Guess]:
     width = c.number("hidden_size", "d_model", "embed_dim", "n_embd", default=64)
-    return [Guess((BATCH, c.length, width)), Guess((c.length, width))]
+    cells = [Guess((grid_cells(c), patch_features(c)))] if "grid_thw" in c.parameters.names else []
+    return [*cells, Guess((BATCH, c.length, width)), Guess((c.length, width))]
 
 
 def _cross(c: Context) -> list[Guess]:

@@ -25,10 +25,14 @@ _RANDOM = {_aten.rand, _aten.randn, _aten.randint, _aten.randperm, _aten.normal,
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What the forward raised, or None if it returned; `ops` were run by then, a measure of how far it got."""
+    """What the forward raised, or None if it returned.
+
+    `ops` were run by then, a measure of how far it got; `guessed` says that values were made up on the way.
+    """
 
     error: Exception | None
     ops: int
+    guessed: bool
 
 
 def attempt(model: nn.Module, inputs: Mapping[str, Guess]) -> Attempt:
@@ -39,23 +43,26 @@ def attempt(model: nn.Module, inputs: Mapping[str, Guess]) -> Attempt:
     mode = OnMetaForward()
     tolist = Tensor.tolist
     try:
-        Tensor.tolist = _tolist(tolist)  # type: ignore[method-assign]
+        Tensor.tolist = _tolist(tolist, mode)  # type: ignore[method-assign]
         with torch.no_grad(), mode:
             model(**{name: guess.tensor() for name, guess in inputs.items()}, **extra)
     except Exception as error:
-        return Attempt(error, mode.ops)
+        return Attempt(error, mode.ops, mode.guessed)
     finally:
         Tensor.tolist = tolist  # type: ignore[method-assign]
         for module, was in training:
             module.training = was
-    return Attempt(None, mode.ops)
+    return Attempt(None, mode.ops, mode.guessed)
 
 
-def _tolist(plain: Any) -> Any:
+def _tolist(plain: Any, mode: OnMetaForward) -> Any:
     """Ones for values that are not known; `tolist` is not an op, so the mode does not see it."""
 
     def tolist(self: Tensor) -> Any:
-        return plain(torch.ones(self.shape, dtype=self.dtype, device="cpu") if self.is_meta else self)
+        if not self.is_meta:
+            return plain(self)
+        mode.guessed = True
+        return plain(torch.ones(self.shape, dtype=self.dtype, device="cpu"))
 
     return tolist
 
@@ -66,6 +73,7 @@ class OnMetaForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ops = 0
+        self.guessed = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.ops += 1
@@ -80,6 +88,7 @@ class OnMetaForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         packet = func.overloadpacket
         if packet in _HANDLERS:
+            self.guessed |= packet in _MADE_UP
             return _HANDLERS[packet](func, args, kwargs)
         if func._schema.is_mutable and isinstance(args[0], Tensor) and not args[0].is_meta:
             return args[0]
@@ -175,5 +184,6 @@ _HANDLERS: dict[Any, Any] = {
     _aten.equal: _equal,
     _aten._unique2: _unique,
 }
+_MADE_UP = {_aten._local_scalar_dense, _aten.nonzero, _aten.masked_select, _aten.bincount, _aten.equal, _aten._unique2}
 if hasattr(_aten, "_grouped_mm"):
     _HANDLERS[_aten._grouped_mm] = _grouped_mm

@@ -22,7 +22,7 @@ from mupc.inputs.repair import repairs
 from mupc.target.build import needs_values
 
 State = dict[str, Guess]
-_TRIES, _SECONDS = 120, 40.0
+_TRIES, _LAST_TRIES, _SECONDS = 120, 12, 25.0
 _STARTS, _REPAIRS, _SAME = 24, 40, 3
 
 
@@ -35,11 +35,12 @@ def infer(model: nn.Module, own: str = "") -> State:
     deadline = time.monotonic() + _SECONDS
     best: tuple[int, Exception] | None = None
     plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
+    until = _TRIES
     seen: set[str] = set()
     kinds: Counter[str] = Counter()
     order = itertools.count()
     waiting = [(0, next(order), start) for start in itertools.islice(starts(context), _STARTS)]
-    while waiting and len(seen) < _TRIES and time.monotonic() < deadline:
+    while waiting and len(seen) < until and time.monotonic() < deadline:
         _, _, state = heapq.heappop(waiting)
         if repr(state) in seen:
             continue
@@ -54,10 +55,8 @@ def infer(model: nn.Module, own: str = "") -> State:
                 heapq.heappush(waiting, (-tried.ops, next(order), repaired))
         if best is None or tried.ops > best[0]:
             best = tried.ops, tried.error
-        if needs_values(tried.error):
-            if plausible is not None:
-                break
-            plausible = state
+        if plausible is None and (needs_values(tried.error) or tried.guessed):
+            plausible, until = state, len(seen) + _LAST_TRIES
     if plausible is not None:
         return plausible
     names = ", ".join(context.parameters.names)

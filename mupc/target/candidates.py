@@ -38,7 +38,7 @@ def find_factory(module: ModuleType, where: str, settings: Mapping[str, Any]) ->
         names = ", ".join(c.__name__ for c in buildable)
         raise TargetError(f"{where}: several models ({names}): name one, for example {base}:{buildable[-1].__name__}")
     if len(reasons) == 1:
-        raise TargetError(f"{where}: {next(iter(reasons.values()))}")
+        return next(iter(reasons))  # calling it says what it lacks
     listed = "; ".join(str(reason) for reason in reasons.values())
     raise TargetError(f"{where}: no model can be built as it is ({listed}); name a factory: {base}:FACTORY")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -134,6 +135,24 @@ def _classes(config: Any) -> Iterator[Any]:
     for name in names:
         if (found := getattr(transformers, name, None)) is not None:
             yield found
+    yield from _models_of(type(config))
+
+
+def _models_of(config_class: type) -> Iterator[Any]:
+    """Parts of larger models, `clip_vision_model` and the like, are in no mapping: look beside the config."""
+    beside = config_class.__module__.replace(".configuration_", ".modeling_")
+    try:
+        module = importlib.import_module(beside)
+    except ImportError:
+        return
+    found = [
+        value
+        for name, value in vars(module).items()
+        if getattr(value, "config_class", None) is config_class
+        and value.__module__ == beside
+        and not name.endswith("PreTrainedModel")
+    ]
+    yield from sorted(found, key=lambda model: not model.__name__.endswith("Model"))
 
 
 def _listed(mapping: Mapping[str, Any], config: Any) -> tuple[str, ...]:
