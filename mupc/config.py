@@ -52,9 +52,7 @@ def _read(path: Path, table: dict[str, Any]) -> Config:
         return Config.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part in table or len(first["loc"]) == 1) or str(
-            first["loc"][0]
-        )
+        key = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))  # a union names its branch
         if first["type"] == "extra_forbidden":
             raise MupcError(f"{path}: [tool.mupc] has no {key!r}{near_names(key, list(Config.model_fields))}") from None
         raise MupcError(f"{path}: [tool.mupc] {key} = {first['input']!r}: {first['msg'].lower()}") from None

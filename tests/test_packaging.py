@@ -80,7 +80,7 @@ def test_every_pinned_package_has_one_version():
 def test_ci_runs_what_the_readme_says():
     readme = (ROOT / "README.md").read_text()
     script = (ROOT / ".ci" / "run").read_text()
-    commands = re.search(r"```sh\n(python3 -m venv .*?pytest.*?)```", readme, re.DOTALL)
+    commands = re.search(r"```sh\n(python3 -m venv .venv &&\n.*?pytest.*?)```", readme, re.DOTALL)
     assert commands is not None
     wanted = [line.removesuffix(" &&").strip() for line in commands[1].splitlines()]
     assert [line for line in script.splitlines() if line in wanted] == wanted

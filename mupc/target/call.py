@@ -31,7 +31,7 @@ def why_not(factory: Callable[..., Any], settings: Mapping[str, Any], module: Mo
 
 
 def _arguments(factory: Callable[..., Any], settings: dict[str, Any], module: ModuleType, where: str) -> dict[str, Any]:
-    """Settings by argument name first; what is left goes into the config objects; an argument still open is an error."""
+    """Settings by argument name first; what is left goes into config objects; an argument still open is an error."""
     name = getattr(factory, "__name__", type(factory).__name__)
     place = f"{where}: {name}".lstrip(": ")
     parameters = _parameters(factory)
