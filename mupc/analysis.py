@@ -17,14 +17,6 @@ from mupc.roles import Dim, Parameter, Roles, infer_roles
 from mupc.structure import blocks, depth
 from mupc.trace import Trace, trace, unhurried
 
-PREFER = {
-    "lookup": ("vocab", "num_embeddings", "max_position", "block_size"),
-    "heads": ("head",),
-    "inner": ("head_dim", "state", "d_state"),
-    "experts": ("expert",),
-    "rank": ("rank",),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
@@ -122,11 +114,13 @@ def name_dims(model: nn.Module, dims: Dims, repeated: Sequence[Sequence[str]] = 
     block_of = {member: group[0] for group in repeated for member in group}
     places: dict[Atom, dict[str, None]] = {}
     spots: dict[Atom, dict[tuple[str, int, int], None]] = {}
+    axes: set[Atom] = set()  # named before the parts of sums
     for parameter, node in dims.facts.trace.parameters.items():
         module = parameter.rpartition(".")[0]
         for at, axis in enumerate(dims.facts.folded.tensors[node][0]):
             order = 0
             for leaf in atoms.expand(axis):
+                axes.add(leaf)
                 for atom in (leaf, *dims.facts.parts.get(leaf, ())):
                     places.setdefault(atom, {})[module] = None
                     spots.setdefault(atom, {})[parameter, at, order] = None
@@ -140,13 +134,15 @@ def name_dims(model: nn.Module, dims: Dims, repeated: Sequence[Sequence[str]] = 
     taken: set[str] = set()
     names: dict[Atom, str] = {}
 
-    def importance(group: list[Atom]) -> tuple[bool, int, int]:
+    def importance(group: list[Atom]) -> tuple[bool, bool, int, int]:
         verdict = dims.kinds.get(group[0])
-        return (not (verdict and verdict.grows), -sum(len(places[a]) for a in group), group[0])
+        return (not (verdict and verdict.grows), group[0] not in axes, -sum(len(places[a]) for a in group), group[0])
 
     for group in sorted(groups.values(), key=importance):
-        suggested = PREFER.get(dims.kinds[group[0]].kind, ()) if group[0] in dims.kinds else ()
-        name = name_for(atoms.size[group[0]], list(places[group[0]])[:16], held, taken, suggested)
+        first = group[0]
+        word = dims.kinds[first].kind if first in dims.kinds else "count"
+        fallback = "head_dim" if word == "inner" and dims.facts.of[first].contracted else f"d{atoms.size[first]}"
+        name = name_for(atoms.size[first], list(places[first])[:16], held, taken, word, fallback)
         taken.add(name)
         names |= dict.fromkeys(group, name)
     return names

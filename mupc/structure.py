@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import networkx as nx
 from torch import fx, nn
 
 from mupc.ops import tensor_nodes
@@ -24,13 +25,12 @@ class Residual:
 
 def reaching(trace: Trace) -> frozenset[fx.Node]:
     """The nodes whose values reach an output other than through integers and booleans, which carry no gradient."""
-    live, todo = set[fx.Node](), list(trace.outputs.values())
-    while todo:
-        node = todo.pop()
-        if node not in live:
-            live.add(node)
-            todo += [source for source in node.all_input_nodes if _differentiable(source)]
-    return frozenset(live)
+    flow = nx.DiGraph()
+    for node in trace.graph.nodes:
+        flow.add_edges_from((source, node) for source in node.all_input_nodes if _differentiable(source))
+    ends = list(trace.outputs.values())
+    flow.add_edges_from((node, "end") for node in ends)
+    return frozenset(nx.ancestors(flow, "end")) if ends else frozenset()
 
 
 def _differentiable(node: fx.Node) -> bool:

@@ -114,9 +114,9 @@ class SubRoles:
                 mixed = self._forward(node, lambda n: self._pair(n) is not None)
                 if scores is not None and mixed is not None:
                     query, key = self._pair(scores) or (scores, scores)
-                    value = next((s for s in self._pair(mixed[0]) or () if s is not mixed[1]), None)
-                    if value is not None:
-                        yield query, key, value, mixed[0]
+                    for value in self._pair(mixed[0]) or ():
+                        if value is not mixed[1]:
+                            yield query, key, value, mixed[0]
 
     def _pair(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         """The two activations that a product contracts."""

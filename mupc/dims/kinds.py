@@ -306,7 +306,9 @@ def _end(facts: Facts, atom: Atom) -> Kind | None:
     if "returned" not in facts.of[atom].marks:
         return None
     size, finite = atoms.size[atom], {"lookup", "kernel", "data", "count"}
-    widths: list[tuple[Atom, ...]] = [(a,) for a, f in facts.of.items() if a != atom and f.scales and not f.marks & finite]
+    widths: list[tuple[Atom, ...]] = [
+        (a,) for a, f in facts.of.items() if a != atom and f.scales and not f.marks & finite
+    ]
     widths += [p for p in facts.products if any(facts.of[a].scales and not facts.of[a].marks & finite for a in p)]
     if not any(atoms.length(axis) == size for axis in widths):
         return None

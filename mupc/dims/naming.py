@@ -67,17 +67,38 @@ def _fields(config: Any) -> Iterator[tuple[str, int]]:
             yield from _fields(value)
 
 
+# What a field's name says of the dim it holds: words that suggest a kind, and words that speak against it.
+SUGGEST = {
+    "lookup": re.compile(r"vocab|num_embeddings|max_position|block_size|n_positions|buckets"),
+    "heads": re.compile(r"head"),
+    "inner": re.compile(r"head_?dim|d_head|head_size|state|d_kv"),
+    "experts": re.compile(r"expert|group"),
+    "rank": re.compile(r"rank|embedding_size|latent"),
+    "kernel": re.compile(r"kernel|patch"),
+    "data": re.compile(r"channels|in_chans|classes|labels|vocab|image|mel|bins"),
+}
+AGAINST = {
+    "width": re.compile(r"heads?$|vocab|position|expert|labels|classes|image|patch|block_size|groups?$|mel|bins"),
+    "inner": re.compile(r"heads$|n_head$|hidden_size|n_embd|d_model|experts"),
+    "heads": re.compile(r"dim|size|embd|hidden|width|channels|experts|positions?"),
+    "lookup": re.compile(r"hidden|embd|dim|heads?$"),
+    "data": re.compile(r"hidden|embd|heads?$|dim$"),
+    "experts": re.compile(r"hidden|embd|dim|heads?$|kernel"),
+}
+
+
 def name_for(
     size: int,
     places: Sequence[str],
     held: Mapping[str, Mapping[int, list[str]]],
     taken: set[str],
-    prefer: Sequence[str],
+    kind: str,
+    fallback: str,
 ) -> str:
-    """The best free name for a dim of that size that is met at these module paths.
+    """The best free name for a dim of that size and kind that is met at these module paths.
 
     Names found nearest to where the dim is used come first; a name that a sibling dim already bears is passed over.
-    `prefer` holds words that this dim's kind suggests ("head", "vocab", ...).
+    Without a free one nearly as good as the best, the best is numbered; without any, `fallback` is.
     """
     scores: dict[str, float] = defaultdict(float)
     for place in places:
@@ -89,14 +110,16 @@ def name_for(
                 break
             path, weight = path.rpartition(".")[0], weight * 0.9
     for name in scores:
-        if any(word in name for word in prefer):
-            scores[name] *= 3
-    for name in sorted(scores, key=lambda n: (-scores[n], n)):
-        if name not in taken:
-            return name
-    base = f"d{size}"
-    n, name = 1, base
+        scores[name] *= 3 if kind in SUGGEST and SUGGEST[kind].search(name) else 1
+    fit = sorted(
+        (n for n in scores if not (kind in AGAINST and AGAINST[kind].search(n))), key=lambda n: (-scores[n], n)
+    )
+    free = [n for n in fit if n not in taken]
+    if free and scores[free[0]] * 2 > scores[fit[0]]:
+        return free[0]
+    best = fit[0] if fit else fallback  # a second dim of one field is numbered after it
+    n, name = 1, best
     while name in taken:
         n += 1
-        name = f"{base}_{n}"
+        name = f"{best}_{n}"
     return name
