@@ -3,92 +3,69 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import fx
 
+from mupc.trace.functional import arguments
+
 if TYPE_CHECKING:
     from mupc.trace.recorder import Recorder
 
-STAND_IN = 5  # rows that a data-dependent selection is taken to have
-ALL = 64  # up to here, `nonzero` is taken to find every element
+STAND_IN: Final = 5  # rows that a data-dependent selection is taken to have
+ALL: Final = 64  # up to here, `nonzero` is taken to find every element
 CHOICES = ("aten.nonzero", "aten.argwhere", "aten.where", "aten.topk", "aten.argmax", "aten.unique", "aten._unique")
-SCALAR = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose")
+SCALAR: Final = frozenset(
+    {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
+)
+MASKS = (torch.bool, torch.uint8)
 
 
-def answer(
-    recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]
-) -> Any:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an op, with some argument whose values are unknown."""
+
+    recorder: Recorder
+    name: str
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+    tensors: list[torch.Tensor]
+
+    def real(self, tensor: torch.Tensor) -> bool:
+        return self.recorder.memory.real(tensor)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype or self.tensors[0].dtype, device="meta")
+
+    def size(self, took: int) -> int:
+        """A size that only the data knows is taken to be `took`."""
+        self.recorder.note("a size that depends on values", took)
+        return took
+
+
+def answer(recorder: Recorder, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
     """The result of a data-dependent op, or NotImplemented for any other op."""
-    name = func._schema.name
-    if name in SCALAR:
-        return _scalar(recorder, name, tensors)
-    if name in ("aten::index", "aten::_unsafe_index"):
-        return _masked_index(recorder, args)
-    if name in ("aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index_put"):
-        return _put(recorder, name, args)
-    if name == "aten::to" and str(func).endswith("to.other") and not tensors[0].is_meta:
-        return tensors[0].to(tensors[1].dtype)
-    if not any(t.is_meta for t in tensors):
+    handler = HANDLERS.get(func._schema.name)
+    if handler is None:
         return NotImplemented
-    if name in ("aten::nonzero", "aten::argwhere"):
-        return _empty(tensors[0], (_rows(tensors[0]), tensors[0].dim()), torch.long)
-    if name == "aten::nonzero_numpy" or (name == "aten::where" and len(tensors) == 1 and len(args) == 1):
-        return [_empty(tensors[0], (_rows(tensors[0]),), torch.long) for _ in range(max(1, tensors[0].dim()))]
-    if name == "aten::masked_select":
-        return _empty(tensors[0], (STAND_IN,), tensors[0].dtype)
-    if (
-        name == "aten::repeat_interleave"
-        and len(tensors) > 0
-        and isinstance(args[-1 if len(args) == 1 else 1], torch.Tensor)
-    ):
-        return _repeated(tensors, args, kwargs)
-    if name == "aten::bincount":
-        return _empty(
-            tensors[0],
-            (max(kwargs.get("minlength", 0), *(a for a in args if isinstance(a, int)), STAND_IN),),
-            torch.long,
-        )
-    if name in ("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::_unique"):
-        kept = _empty(tensors[0], (STAND_IN,), tensors[0].dtype)
-        return (
-            kept,
-            _empty(tensors[0], tuple(tensors[0].shape), torch.long),
-            _empty(tensors[0], (STAND_IN,), torch.long),
-        )
-    return NotImplemented
+    return handler(Call(recorder, func._schema.name, args, arguments(func, args, kwargs), tensors))
 
 
-def shape_only(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Shapes of ops whose meta kernel refuses what the real one takes; NotImplemented for any other."""
-    name = func._schema.name
-    if name in ("aten::_grouped_mm", "aten::_scaled_grouped_mm"):
-        a, b = args[0], args[1]
-        if a.dim() == 2 and b.dim() == 3:
-            return a.new_empty(a.shape[0], b.shape[2])
-        if a.dim() == 3 and b.dim() == 3:
-            return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
-        groups = args[2] if len(args) > 2 else kwargs.get("offs")
-        return a.new_empty(groups.shape[0], a.shape[0], b.shape[1]) if groups is not None else NotImplemented
-    return NotImplemented
-
-
-def _rows(mask: torch.Tensor) -> int:
-    """How many elements are nonzero: all of a few, so that a loop over experts meets every one."""
-    return mask.numel() if mask.numel() <= ALL else STAND_IN
-
-
-def _scalar(recorder: Recorder, name: str, tensors: list[torch.Tensor]) -> Any:
-    if not any(t.is_meta for t in tensors):
-        return NotImplemented
-    if name in ("aten::is_nonzero", "aten::equal", "aten::allclose") or tensors[0].dtype == torch.bool:
-        return recorder.choose("a branch on values", recorder._source())
-    recorder.choose("a number read from values", recorder._source())
-    if tensors[0].dtype.is_floating_point:
-        return 1.0
-    place = _chosen_place(recorder.node(tensors[0]))
-    return 1 if place is None else place
+def _scalar(call: Call) -> Any:
+    if call.name in ("aten::is_nonzero", "aten::equal", "aten::allclose") or call.tensors[0].dtype == torch.bool:
+        return call.recorder.branch()
+    if call.tensors[0].dtype.is_complex:
+        took: Any = 1j
+    elif call.tensors[0].dtype.is_floating_point:
+        took = 1.0
+    else:
+        place = _chosen_place(call.recorder.memory.node(call.tensors[0]))
+        took = 1 if place is None else place
+    call.recorder.note("a number read from values", took)
+    return took
 
 
 def _chosen_place(node: fx.Node) -> int | None:
@@ -107,62 +84,170 @@ def _chosen_place(node: fx.Node) -> int | None:
     return None
 
 
-def _masked_index(recorder: Recorder, args: tuple[Any, ...]) -> Any:
-    x, indices = args[0], args[1]
-    if not any(isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices):
+def _rows(call: Call) -> int:
+    """How many elements are nonzero: all of a few, so that a loop over experts meets every one."""
+    count = call.tensors[0].numel()
+    return call.size(count if count <= ALL else STAND_IN)
+
+
+def _nonzero(call: Call) -> Any:
+    return call.empty((_rows(call), call.tensors[0].dim()), torch.long)
+
+
+def _nonzero_each(call: Call) -> Any:
+    if len(call.args) > 1 or len(call.named) > 1:
         return NotImplemented
-    if not x.is_meta and not any(isinstance(i, torch.Tensor) and i.is_meta for i in indices):
+    rows = _rows(call)
+    return [call.empty((rows,), torch.long) for _ in range(max(1, call.tensors[0].dim()))]
+
+
+def _masked_select(call: Call) -> Any:
+    return call.empty((_count(call, call.named["mask"]),))
+
+
+def _count(call: Call, mask: torch.Tensor) -> int:
+    return int(mask.sum()) if call.real(mask) else call.size(STAND_IN)
+
+
+def _masked_index(call: Call) -> Any:
+    """The shape of `x[..., mask, ...]`: one axis in place of those the masks cover."""
+    x, indices = call.args[0], call.args[1]
+    if not any(i is not None and i.dtype in MASKS for i in indices):
         return NotImplemented
-    before: list[int] = []
-    at, placed = 0, 0
-    wide: tuple[int, ...] = ()
-    kept: list[int] = []
+    at, kept, wide = 0, [], ()
+    places: list[int] = []  # of the indexed axes among all; where they are neighbours the new axis takes their place
+    first = 0
     for index in indices:
         if index is None:
             kept.append(x.shape[at])
             at += 1
-        elif index.dtype in (torch.bool, torch.uint8):
-            count = STAND_IN if index.is_meta else int(index.sum())
-            wide = (count,)
-            placed = len(kept) if not before else placed
-            before.append(at)
-            at += max(1, index.dim())
-        else:
-            wide = wide or tuple(index.shape)
-            placed = len(kept) if not before else placed
-            before.append(at)
-            at += 1
-    shape = (*kept[:placed], *wide, *kept[placed:], *x.shape[at:])
-    return _empty(x, shape, x.dtype)
+            continue
+        first = len(kept) if not places else first
+        covered = max(1, index.dim()) if index.dtype in MASKS else 1
+        places += range(at, at + covered)
+        shape = (_count(call, index),) if index.dtype in MASKS else tuple(index.shape)
+        wide = shape if len(shape) > len(wide) or (len(shape) == len(wide) and wide == (1,)) else wide
+        at += covered
+    if places != list(range(places[0], places[-1] + 1)):
+        first = 0
+    return call.empty((*kept[:first], *wide, *kept[first:], *x.shape[at:]))
 
 
-def _put(recorder: Recorder, name: str, args: tuple[Any, ...]) -> Any:
+def _put(call: Call) -> Any:
     """A write through indices keeps the shape, whatever the values' is."""
-    x = args[0]
-    if not x.is_meta and not any(isinstance(i, torch.Tensor) and i.is_meta for i in (*args[1], args[2])):
+    x = call.args[0]
+    return x if call.name.endswith("_") else torch.empty_like(x, device="meta")
+
+
+def _repeated(call: Call) -> Any:
+    repeats = call.named.get("repeats")
+    if not isinstance(repeats, torch.Tensor):
         return NotImplemented
-    return x if name.endswith("_") else torch.empty_like(x, device="meta")
-
-
-def _repeated(tensors: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    total = kwargs.get("output_size") or STAND_IN
-    if len(tensors) == 1:
-        return _empty(tensors[0], (total,), torch.long)
-    x = tensors[0]
-    dim = next((a for a in args[2:] if isinstance(a, int)), kwargs.get("dim"))
-    repeats = tensors[1]
-    if not repeats.is_meta:
-        total = (
-            int(repeats.sum())
-            if repeats.numel() > 1
-            else int(repeats) * (x.shape[dim] if dim is not None else x.numel())
-        )
+    x, dim = call.named.get("self"), call.named.get("dim")
+    total = call.named.get("output_size")
+    along = 1 if x is None else (x.numel() if dim is None else x.shape[dim])
+    if call.real(repeats):
+        total = int(repeats.sum()) if repeats.numel() > 1 else int(repeats) * along
+    total = call.size(STAND_IN) if total is None else total
+    if x is None:
+        return call.empty((total,), torch.long)
     if dim is None:
-        return _empty(x, (total,), x.dtype)
+        return call.empty((total,))
     shape = list(x.shape)
     shape[dim] = total
-    return _empty(x, tuple(shape), x.dtype)
+    return call.empty(tuple(shape))
 
 
-def _empty(like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
+def _bincount(call: Call) -> Any:
+    return call.empty((call.size(max(call.named.get("minlength") or 0, STAND_IN)),), torch.long)
+
+
+def _unique(call: Call) -> Any:
+    x, rows = call.tensors[0], call.size(STAND_IN)
+    dim = call.named.get("dim")
+    shape = (rows,) if dim is None else (*x.shape[: dim % x.dim()], rows, *x.shape[dim % x.dim() + 1 :])
+    inverse = tuple(x.shape) if dim is None else (x.shape[dim],)
+    kept = call.empty(shape), call.empty(inverse, torch.long)
+    return kept if call.name == "aten::_unique" else (*kept, call.empty((rows,), torch.long))
+
+
+def _moved(call: Call) -> Any:
+    """`real.to(other)` where `other` is on meta: only its dtype is taken."""
+    x, other = call.args[0], call.named.get("other")
+    return x.to(other.dtype) if isinstance(other, torch.Tensor) and call.real(x) else NotImplemented
+
+
+def _pack(call: Call) -> Any:
+    """Rows of a padded batch laid end to end; lengths that are not known are the full ones."""
+    x, lengths, first = call.args[0], call.named["lengths"], call.named["batch_first"]
+    batch, steps = x.shape[:2] if first else (x.shape[1], x.shape[0])
+    counts = lengths.tolist() if call.real(lengths) else [call.size(steps)] * batch
+    sizes = torch.tensor([sum(n > t for n in counts) for t in range(max(counts))])
+    return call.empty((int(sizes.sum()), *x.shape[2:])), sizes
+
+
+def _unpack(call: Call) -> Any:
+    data, sizes, first = call.named["data"], call.named["batch_sizes"], call.named["batch_first"]
+    steps = max(len(sizes), call.named.get("total_length") or 0)
+    batch = int(sizes[0]) if call.real(sizes) else call.size(STAND_IN)
+    shape = (batch, steps) if first else (steps, batch)
+    lengths = (sizes[:, None] > torch.arange(batch)).sum(0) if call.real(sizes) else call.empty((batch,), torch.long)
+    return call.empty((*shape, *data.shape[1:]), data.dtype), lengths
+
+
+def _nothing(call: Call) -> Any:
+    """An assertion about values."""
+    return None
+
+
+HANDLERS: dict[str, Callable[[Call], Any]] = {
+    **dict.fromkeys(SCALAR, _scalar),
+    **dict.fromkeys(("aten::nonzero", "aten::argwhere"), _nonzero),
+    **dict.fromkeys(("aten::nonzero_numpy", "aten::where"), _nonzero_each),
+    **dict.fromkeys(("aten::index", "aten::_unsafe_index"), _masked_index),
+    **dict.fromkeys(
+        ("aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index_put"), _put
+    ),
+    **dict.fromkeys(
+        ("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::_unique"), _unique
+    ),
+    **dict.fromkeys(("aten::_assert_async", "aten::_assert_tensor_metadata"), _nothing),
+    "aten::masked_select": _masked_select,
+    "aten::repeat_interleave": _repeated,
+    "aten::bincount": _bincount,
+    "aten::to": _moved,
+    "aten::type_as": _moved,
+    "aten::_pack_padded_sequence": _pack,
+    "aten::_pad_packed_sequence": _unpack,
+}
+
+
+def shape_only(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> Any:
+    """Shapes of ops whose meta kernel refuses what the real one takes; NotImplemented for any other."""
+    name = func._schema.name
+    if name in ("aten::_grouped_mm", "aten::_scaled_grouped_mm"):
+        a, b = args[0], args[1]
+        groups = args[2] if len(args) > 2 else kwargs.get("offs")
+        if b.dim() == 3:
+            return a.new_empty(*a.shape[:-1], b.shape[2])
+        if a.dim() == 3:
+            return a.new_empty(a.shape[1], b.shape[1])
+        return a.new_empty(groups.shape[0], a.shape[0], b.shape[1]) if groups is not None else NotImplemented
+    if "dtype" in str(error) and _autocast():
+        return _promoted(func, args, kwargs)
+    return NotImplemented
+
+
+def _autocast() -> bool:
+    return any(torch.is_autocast_enabled(device) for device in ("cuda", "cpu"))
+
+
+def _promoted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Under autocast, operands of different floating types are brought to the widest."""
+    floats = [a.dtype for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()]
+    if len(set(floats)) < 2:
+        return NotImplemented
+    widest = max(floats, key=lambda dtype: torch.finfo(dtype).bits)
+    return func(
+        *(a.to(widest) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args), **kwargs
+    )

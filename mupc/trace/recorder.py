@@ -1,125 +1,60 @@
 """The recorder: a dispatch mode on the PreDispatch key that runs every op on meta and writes it down as a graph node.
 
 Small tensors that the model computes without its parameters (masks, positions, lengths) stay real on the CPU, so that
-control flow on them is exact; wherever such a tensor meets a meta tensor it is taken as meta. In-place ops become
-nodes whose value later reads see; a write to a view reaches its base by the matching scatter.
+control flow on them is exact; wherever such a tensor meets a meta tensor it is taken as meta.
 """
 
 from __future__ import annotations
 
-import contextlib
 import operator
-import os
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mupc.trace import dependent
+from mupc.trace.functional import RESHAPING, arguments, functional
+from mupc.trace.guesses import Sides
+from mupc.trace.memory import Memory, View, meta_like, storage_of
+from mupc.trace.writer import Writer
 
 aten = torch.ops.aten
 SMALL = 1 << 20  # elements a tensor may have and still be computed for real
-TORCH = str(Path(torch.__file__).parent) + os.sep
-HERE = str(Path(__file__).resolve().parent) + os.sep
+TINY = 256  # elements and arguments below which any result is small
+BUDGET = 1 << 25  # elements computed for real in one run
 META = torch.device("meta")
 CPU = torch.device("cpu")
-
-
-@dataclass(slots=True)
-class View:
-    """How a tensor looks into another one's memory, and how often that memory had been written when it was made."""
-
-    parent: torch.Tensor
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    version: int
+WHOLE_NUMBERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+FILLED = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
 
 
 class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the PreDispatch mode stack accepts
-    """Runs ops on meta, records them in `graph`. `choose` answers what only the data knows."""
+    """Runs ops on meta and records them in `graph`; `sides` answers what only the data knows."""
 
-    def __init__(self, graph: fx.Graph, choose: Callable[[str, str | None], bool]) -> None:
+    def __init__(self, graph: fx.Graph, sides: Sides, until: CodeType | None = None) -> None:
         TorchDispatchMode.__init__(self, _dispatch_key=torch._C.DispatchKey.PreDispatch)  # type: ignore[no-untyped-call]
-        self.graph = graph
-        self.ask = choose
-        self.questions = 0
-        self.nodes: dict[int, fx.Node] = {}
-        self.alive: list[Any] = []  # ids stay unique while what they name lives
-        self.views: dict[int, View] = {}
-        self.storages: dict[int, torch.Tensor] = {}
-        self.versions: dict[int, int] = {}  # storage -> writes seen
-        self.twins: dict[int, torch.Tensor] = {}
-        self.path: list[str] = [""]
-        self.log: list[fx.Node] = []  # every node, in order
-        self.here = str(Path.cwd()) + os.sep
-
-    # entering tensors ------------------------------------------------------------------------------------------------
+        self.writer = Writer(graph, until)
+        self.memory = Memory(self.writer)
+        self.sides = sides
+        self.spent = 0
 
     def enter(self, tensor: torch.Tensor, kind: str, name: str) -> fx.Node:
         """A placeholder for a tensor that no recorded op made."""
-        node = self.graph.placeholder(f"{kind}_{name}".replace(".", "_"))
-        node.meta.update(kind=kind, name=name, val=self.meta(tensor), module="", source=None)
-        self.log.append(node)
-        self.bind(tensor, node)
+        node = self.writer.placeholder(kind, name, self.memory.meta(tensor))
+        self.memory.bind(tensor, node)
         return node
 
-    def bind(self, tensor: torch.Tensor, node: fx.Node) -> None:
-        """From now on, `node` is this tensor's value."""
-        key = id(tensor)
-        self.nodes[key] = node
-        self.alive.append(tensor)
-        if tensor.layout is torch.strided:
-            self.storages.setdefault(_storage(tensor), tensor)
+    def branch(self) -> bool:
+        """The side that a branch on values takes, here."""
+        return self.sides.branch(self.writer.source())
 
-    def node(self, tensor: torch.Tensor) -> fx.Node:
-        """The node of a tensor: by identity, else by memory, else a new constant. A stale view is made again."""
-        found = self.nodes.get(id(tensor))
-        if found is None:
-            return self._unseen(tensor)
-        view = self.views.get(id(tensor))
-        if view is not None and view.version != self.versions.get(_storage(tensor), 0):
-            view.version = self.versions[_storage(tensor)]
-            found = self._create(view.target, self._nodes((view.parent, *view.args)), view.kwargs, found.meta["val"])
-            self.nodes[id(tensor)] = found
-        return found
-
-    def _unseen(self, tensor: torch.Tensor) -> fx.Node:
-        held = self.storages.get(_storage(tensor)) if tensor.layout is torch.strided else None
-        if held is not None and tensor.numel():
-            base = self.node(held)
-            if tuple(held.shape) == tuple(tensor.shape):
-                self.bind(tensor, base)
-                return base
-            if held.numel() == tensor.numel():
-                node = self._create(aten.reshape.default, (base, list(tensor.shape)), {}, self.meta(tensor))
-                self.bind(tensor, node)
-                return node
-        return self.enter(tensor, "constant", f"c{len(self.nodes)}")
-
-    def meta(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on meta: itself, or a twin that is kept."""
-        if tensor.is_meta:
-            return tensor
-        twin = self.twins.get(id(tensor))
-        if twin is None or twin.shape != tensor.shape:
-            with torch._C._DisableTorchDispatch():
-                twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-            self.twins[id(tensor)] = twin
-            self.alive.append(tensor)
-        return twin
-
-    def choose(self, what: str, source: str | None) -> bool:
-        """The side to take where only values could tell."""
-        self.questions += 1
-        return self.ask(what, source)
+    def note(self, what: str, took: object) -> None:
+        """A number or size only the data knows was taken to be `took`."""
+        self.sides.note(self.writer.source(), what, took)
 
     # running ops -----------------------------------------------------------------------------------------------------
 
@@ -128,195 +63,188 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
             return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The op's result; the op is recorded unless it has no tensor results."""
+        """The op's result; the op is recorded unless its results are no tensors."""
         tensors: list[torch.Tensor] = []
         _collect(args, tensors)
         _collect(tuple(kwargs.values()), tensors)
-        real = all(not t.is_meta for t in tensors)
-        if "device" in kwargs and kwargs["device"] is not None:
+        real = all(self.memory.real(t) for t in tensors)
+        if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": CPU if real else META}
-        if "pin_memory" in kwargs:
+        if kwargs.get("pin_memory"):
             kwargs = {**kwargs, "pin_memory": False}
-        args = _devices(func, args, real)
-        known = dependent.answer(self, func, args, kwargs, tensors)
-        if known is not NotImplemented:
-            out = known
-        elif real and self._small(func, args, kwargs, tensors):
+        if any(isinstance(a, torch.device) for a in args):
+            args = tuple((CPU if real else META) if isinstance(a, torch.device) else a for a in args)
+        if real and (func._schema.name in dependent.SCALAR or self._affordable(func, args, kwargs, tensors)):
             out = func(*args, **kwargs)
+            self.spent += out.numel() if isinstance(out, torch.Tensor) and not out._is_view() else 0
         else:
-            if "device" in kwargs and kwargs["device"] is not None:
-                kwargs = {**kwargs, "device": META}
-            given = self._on_meta(args), {k: self._on_meta(v) for k, v in kwargs.items()}
-            out = self._meta_call(func, *given)
-            if func._schema.is_mutable:
-                out = self._same_objects(func, args, kwargs, out)
-        if isinstance(out, (torch.Tensor, tuple, list)):
-            self.record(func, args, kwargs, out, tensors)
+            out = dependent.answer(self, func, args, kwargs, tensors)
+            if out is NotImplemented:
+                try:
+                    out = self._on_meta(func, args, kwargs, tensors)
+                except (RuntimeError, NotImplementedError, TypeError):
+                    if not func._can_decompose():
+                        raise
+                    return self._decomposed(func, args, kwargs)
+        if func._schema.is_mutable:
+            self._record_writes(func, args, kwargs, out)
+        elif isinstance(out, (torch.Tensor, tuple, list)):
+            self._record(func, args, kwargs, out, tensors)
         return out
 
-    def _meta_call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _on_meta(self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
+        name = func._schema.name.partition("::")[2]
+        if name in FILLED and kwargs.get("dtype", tensors[0].dtype) in WHOLE_NUMBERS:
+            plain = _filled(name, args, kwargs, tensors[0])
+            if plain is not None:
+                return plain
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": META}
+        mutable = func._schema.is_mutable
+        if mutable and func._schema.name in RESHAPING:
+            self._keep_shape(args[0])
+        metas, named = self._metas(args), {k: self._metas(v) for k, v in kwargs.items()}
+        if func._overloadname == "data":  # a packed recurrence reads its batch sizes
+            metas = (metas[0], args[1], *metas[2:])
         try:
-            return func(*args, **kwargs)
-        except (RuntimeError, NotImplementedError, TypeError):
-            known = dependent.shape_only(self, func, args, kwargs)
-            if known is NotImplemented:
+            out = func(*metas, **named)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            out = dependent.shape_only(func, metas, named, error)
+            if out is NotImplemented:
                 raise
-            return known
+        return _same_objects(self.memory, out, tensors) if mutable else out
 
-    def _small(self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> bool:
-        """Would the real result be small? Judged by the inputs, or by the sizes a factory is given."""
-        if tensors:
-            biggest = max(t.numel() for t in tensors)
-            if biggest > SMALL:
-                return False
-            sizes = [n for a in args if isinstance(a, (list, tuple)) for n in a if isinstance(n, int)]
-            total = 1
-            for n in sizes:
-                total *= max(n, 1)
-            return total <= SMALL * 8 or "expand" in str(func)
-        total = 1
-        for a in (*args, kwargs.get("size")):
-            if isinstance(a, (list, tuple)):
-                for n in a:
-                    total *= n if isinstance(n, int) and n > 0 else 1
-            elif isinstance(a, (int, float)):
-                total = max(total, int(abs(a)) if abs(a) < 1 << 40 and "arange" in str(func) else 1)
-        return total <= SMALL
+    def _decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A composite op that needs values is recorded as the ops that it is made of."""
+        with enable_python_dispatcher(), self:
+            return func.decompose(*args, **kwargs)
 
-    def _on_meta(self, value: Any) -> Any:
+    def _affordable(self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> bool:
+        """Is the real result small? Where its inputs do not tell, the meta kernel does."""
+        if self.spent > BUDGET:
+            return False
+        biggest = max((t.numel() for t in tensors), default=0)
+        if biggest > SMALL:
+            return False
+        numbers = list(_numbers((args, tuple(kwargs.values()))))
+        if biggest <= TINY and max(numbers, default=0) <= TINY and (tensors or len(numbers) <= 2):
+            return True
+        if func._schema.is_mutable:
+            return True
+        try:
+            meta = {**kwargs, "device": META} if "device" in kwargs else kwargs
+            out = func(*self._metas(args), **{k: self._metas(v) for k, v in meta.items()})
+        except Exception:  # data-dependent, or no meta kernel
+            total = max(biggest, 1)
+            for n in numbers:
+                total *= max(1, int(n))
+            return biggest <= SMALL if tensors and total <= SMALL * 8 else total <= SMALL
+        results = out if isinstance(out, (tuple, list)) else (out,)
+        return all(r.numel() <= SMALL or r._is_view() for r in results if isinstance(r, torch.Tensor))
+
+    def _metas(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return self.meta(value)
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._on_meta(v) for v in value) if not hasattr(value, "_fields") else value
-        return value
+            return self.memory.meta(value)
+        if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+            return type(value)(self._metas(v) for v in value)
+        return META if isinstance(value, torch.device) else value
 
-    def _same_objects(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
-        """An in-place op returns the very tensor it was given, also where a twin was written."""
-        if isinstance(out, torch.Tensor):
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, torch.Tensor) and (value is out or self.twins.get(id(value)) is out):
-                    return value
-        return out
+    def _keep_shape(self, tensor: torch.Tensor) -> None:
+        """Earlier nodes keep the shape that a tensor had before it is reshaped in place."""
+        held = self.memory.held.get(id(tensor))
+        if held is not None and held.node.meta["val"] is tensor:
+            held.node.meta["val"] = meta_like(tensor)
 
     # recording -------------------------------------------------------------------------------------------------------
 
-    def record(self, func: Any, args: Any, kwargs: Any, out: Any, tensors: list[torch.Tensor]) -> None:
-        """Write the op down, bind its results, and carry writes to the base of what was written."""
-        node = self._create(func, self._nodes(args), {k: self._nodes(v) for k, v in kwargs.items()}, _values(self, out))
-        mutable = func._schema.is_mutable
-        if isinstance(out, torch.Tensor):
-            self._result(func, args, kwargs, out, node, mutable)
-        else:
-            self._results(out, node, func, args, kwargs)
-        if mutable:
-            for argument, value in zip(func._schema.arguments, args, strict=False):
-                if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, torch.Tensor):
-                    self._written(value, node if not isinstance(out, (tuple, list)) else self.nodes[id(value)])
-            for argument in func._schema.arguments[len(args) :]:
-                value = kwargs.get(argument.name)
-                if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, torch.Tensor):
-                    self._written(value, node)
-
-    def _result(self, func: Any, args: Any, kwargs: Any, out: torch.Tensor, node: fx.Node, mutable: bool) -> None:
-        if not mutable and id(out) in self.nodes and any(out is a for a in args):
-            self.nodes[id(out)] = node  # `contiguous`, `to` and the like may return what they were given
+    def _record(self, func: Any, args: Any, kwargs: Any, out: Any, tensors: list[torch.Tensor]) -> None:
+        memory = self.memory
+        node = self.writer.call(func, memory.nodes(args), memory.nodes(kwargs), self._value(out))
+        if not isinstance(out, torch.Tensor):
+            self._parts(func, args, kwargs, out, node, tensors)
             return
-        self.bind(out, node)
-        first = args[0] if args else None
-        if not mutable and isinstance(first, torch.Tensor) and out.numel() and _shares(out, first):
-            self.views[id(out)] = View(first, func, tuple(args[1:]), kwargs, self.versions.get(_storage(out), 0))
+        known = memory.held.get(id(out))
+        if known is not None and any(out is t for t in tensors):
+            known.node = node  # `contiguous`, `to` and the like may return what they were given
+            return
+        memory.bind(out, node, self._view(func, args, kwargs, out, tensors, None))
 
-    def _results(self, out: Any, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
+    def _parts(self, func: Any, args: Any, kwargs: Any, out: Any, node: fx.Node, tensors: list[torch.Tensor]) -> None:
         for i, item in enumerate(out):
             if isinstance(item, torch.Tensor):
-                part = self._create(operator.getitem, (node, i), {}, self.meta(item))
-                self.bind(item, part)
+                part = self.writer.call(operator.getitem, (node, i), {}, self.memory.meta(item))
+                self.memory.bind(item, part, self._view(func, args, kwargs, item, tensors, i))
             elif isinstance(item, (tuple, list)):
-                part = self._create(operator.getitem, (node, i), {}, _values(self, item))
-                self._results(item, part, func, args, kwargs)
+                part = self.writer.call(operator.getitem, (node, i), {}, self._value(item))
+                self._parts(func, args, kwargs, item, part, [])
 
-    def _written(self, tensor: torch.Tensor, node: fx.Node) -> None:
-        """`tensor` now has the value `node`; so have the parts of its bases that it looks into."""
-        self.nodes[id(tensor)] = node
-        if tensor.layout is not torch.strided:
-            return
-        storage = _storage(tensor)
-        view = self.views.get(id(tensor))
-        while view is not None:
-            parent = view.parent
-            node = self._put_back(view, self.nodes[id(parent)] if id(parent) in self.nodes else self.node(parent), node)
-            self.nodes[id(parent)] = node
-            tensor, view = parent, self.views.get(id(parent))
-        held = self.storages.get(storage)
-        if held is not None and held is not tensor and tuple(held.shape) == tuple(tensor.shape):
-            self.nodes[id(held)] = node
-        self.versions[storage] = self.versions.get(storage, 0) + 1
-        self._refresh(tensor, storage)
+    def _view(self, func: Any, args: Any, kwargs: Any, out: Any, tensors: Any, part: int | None) -> View | None:
+        """The view that a result is, if it shares its first argument's memory."""
+        first = args[0] if args else None
+        if not isinstance(first, torch.Tensor) or out is first or not tensors:
+            return None
+        storage = storage_of(out)
+        return View(first, func, tuple(args[1:]), kwargs, part) if storage and storage == storage_of(first) else None
 
-    def _refresh(self, tensor: torch.Tensor, storage: int) -> None:
-        """Tensors on the written chain are up to date."""
-        view = self.views.get(id(tensor))
-        while view is not None:
-            view.version = self.versions[storage]
-            view = self.views.get(id(view.parent))
+    def _record_writes(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """The functional op, and its results as the new values of what the op wrote."""
+        memory, twin = self.memory, functional(func)
+        named = arguments(func, args, kwargs)
+        given = tuple(memory.nodes(a) for a in args)
+        named_given = {k: memory.nodes(v) for k, v in kwargs.items() if k not in twin.dropped}
+        targets = [named[name] for name in twin.written if named.get(name) is not None]
+        flat = [t for target in targets for t in (target if isinstance(target, (list, tuple)) else (target,))]
+        values = [memory.meta(t) for t in flat]
+        several = len(targets) > 1 or any(isinstance(t, (list, tuple)) for t in targets)
+        node = self.writer.call(twin.target, given, named_given, values if several else values[0] if values else None)
+        for i, (tensor, value) in enumerate(zip(flat, values, strict=True)):
+            part = self.writer.call(operator.getitem, (node, i), {}, value) if several else node
+            if func._schema.name in RESHAPING:
+                memory.held.pop(id(tensor), None)
+                memory.roots.pop(storage_of(tensor), None)
+                memory.bind(tensor, part)
+                continue
+            if not all(memory.real(t) for t in _tensors(args, kwargs)):
+                memory.forget_values(tensor)
+            memory.written(tensor, part)
+        if isinstance(out, torch.Tensor) and all(out is not t for t in flat):
+            memory.bind(out, node)
 
-    def _put_back(self, view: View, base: fx.Node, part: fx.Node) -> fx.Node:
-        """The parent's value once the part seen through the view is replaced."""
-        name = view.target._schema.name.removeprefix("aten::")
-        value = self.meta(view.parent)
-        if name in ("slice", "select"):
-            scatter = aten.slice_scatter.default if name == "slice" else aten.select_scatter.default
-            return self._create(scatter, (base, part, *view.args), view.kwargs, value)
-        if name == "narrow":
-            dim, start, length = view.args
-            return self._create(aten.slice_scatter.default, (base, part, dim, start, start + length), {}, value)
-        if name in ("transpose", "t", "permute", "movedim", "swapaxes"):
-            order = _order(name, view.args, value.dim())
-            inverse = [order.index(i) for i in range(len(order))]
-            return self._create(aten.permute.default, (part, inverse), {}, value)
-        if part.meta["val"].numel() == value.numel():
-            return self._create(aten.reshape.default, (part, list(value.shape)), {}, value)
-        return self._create(
-            aten.as_strided_scatter.default, (base, part, list(value.shape), list(value.stride())), {}, value
-        )
+    def _value(self, out: Any) -> Any:
+        if isinstance(out, torch.Tensor):
+            return self.memory.meta(out)
+        return [self._value(item) for item in out] if isinstance(out, (tuple, list)) else out
 
-    def _create(self, target: Any, args: Any, kwargs: Any, value: Any) -> fx.Node:
-        node = self.graph.create_node("call_function", target, args, kwargs)
-        node.meta["val"] = value
-        node.meta["module"] = self.path[-1]
-        node.meta["source"] = self._source()
-        self.log.append(node)
-        return node
 
-    def _nodes(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return self.node(value)
-        if isinstance(value, (list, tuple)):
-            return tuple(self._nodes(v) for v in value) if isinstance(value, tuple) else [self._nodes(v) for v in value]
-        if isinstance(
-            value,
-            (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format),
-        ):
-            return value
-        return None if isinstance(value, torch.Generator) else str(value)
+def _same_objects(memory: Memory, out: Any, tensors: list[torch.Tensor]) -> Any:
+    """An in-place op returns the very tensor it was given, also where a twin was written."""
+    if isinstance(out, torch.Tensor):
+        return next((t for t in tensors if t is out or memory.meta(t) is out), out)
+    if isinstance(out, (tuple, list)):
+        return type(out)(_same_objects(memory, item, tensors) for item in out)
+    return out
 
-    def _source(self) -> str | None:
-        """The innermost frame outside torch and mupc."""
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None:
-            name = frame.f_code.co_filename
-            if not name.startswith((TORCH, HERE, "<")) and name != contextlib.__file__:
-                return f"{name.removeprefix(self.here)}:{frame.f_lineno}"
-            frame = frame.f_back
+
+def _filled(name: str, args: Any, kwargs: Any, like: torch.Tensor) -> torch.Tensor | None:
+    """Zeros, ones or a constant of whole numbers, for real: they depend on no values, whatever they are shaped after."""
+    new = name.startswith("new_")
+    shape = tuple(args[1] if new else like.shape)
+    fill: Any = {"zeros": 0, "ones": 1}.get(name.removeprefix("new_").removesuffix("_like"))
+    if fill is None:
+        fill = args[-1] if len(args) > (2 if new else 1) else kwargs.get("fill_value")
+    size = 1
+    for n in shape:
+        size *= n
+    if size > SMALL or fill is None or isinstance(fill, torch.Tensor):
         return None
+    return torch.full(shape, fill, dtype=kwargs.get("dtype") or like.dtype, device=CPU)
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _shares(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.layout is torch.strided and b.layout is torch.strided and _storage(a) == _storage(b)
+def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    _collect(args, found)
+    _collect(tuple(kwargs.values()), found)
+    return found
 
 
 def _collect(values: Any, out: list[torch.Tensor]) -> None:
@@ -327,30 +255,9 @@ def _collect(values: Any, out: list[torch.Tensor]) -> None:
             _collect(value, out)
 
 
-def _values(recorder: Recorder, out: Any) -> Any:
-    if isinstance(out, torch.Tensor):
-        return recorder.meta(out)
-    if isinstance(out, (tuple, list)):
-        return [_values(recorder, item) for item in out]
-    return out
-
-
-def _devices(func: Any, args: tuple[Any, ...], real: bool) -> tuple[Any, ...]:
-    """Device arguments name the device the tensors are on; `.to(device)` moves nothing."""
-    if not any(isinstance(a, torch.device) for a in args):
-        return args
-    return tuple((CPU if real else META) if isinstance(a, torch.device) else a for a in args)
-
-
-def _order(name: str, args: tuple[Any, ...], rank: int) -> list[int]:
-    order = list(range(rank))
-    if name == "permute":
-        return [d % rank for d in args[0]]
-    if name == "movedim":
-        with torch._C._DisableTorchDispatch():
-            probe = torch.empty(list(range(2, rank + 2)), device="meta")
-            return [n - 2 for n in torch.movedim(probe, *args).shape]
-    i, j = (args[0] % rank, args[1] % rank) if args else (0, 1)
-    if rank > 1:
-        order[i], order[j] = order[j], order[i]
-    return order
+def _numbers(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1 << 62:
+        yield abs(value)

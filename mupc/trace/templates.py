@@ -1,12 +1,13 @@
 """Repeated blocks are traced once: the others' nodes are copied, with their own parameters and their own path.
 
 Sibling modules of one structure, called with inputs of one form, are compared before they are trusted: the first, the
-second and the last are traced in full, and only where all three wrote the same ops are those between them copies.
+second and the last are traced in full, and only where all three wrote the same ops are those between them copies. A
+block that decides by its own number, writes what is not its own, or leaves tensors behind is never a template.
 """
 
 from __future__ import annotations
 
-import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from mupc.trace.likeness import SIMPLE, Ordinal, groups, is_ordinal
 from mupc.trace.recorder import Recorder
-
-ORDINAL = re.compile(r"idx|index|layer|block|depth|_id$")
-SIMPLE = (int, float, str, bool, type(None), torch.dtype)
-FEWEST = 4  # siblings below which nothing is saved
 
 
 class NotRepeatedError(Exception):
@@ -39,23 +37,31 @@ class Template:
     steps: tuple[tuple[Any, Any, Any, Any, str], ...]
     out: Any
 
+    def same(self, other: Template | None) -> bool:
+        return other is not None and self.steps == other.steps and self.out == other.out
+
 
 @dataclass(slots=True)
 class Group:
-    """Siblings of one structure; per form of input, the templates seen."""
+    """Siblings of one structure; per form of input, the templates of those traced in full."""
 
-    members: list[nn.Module]
+    last: nn.Module
     seen: dict[object, list[Template | None]] = field(default_factory=lambda: defaultdict(list))
+
+    def template(self, form: object) -> Template | None:
+        """What the first two agree on."""
+        seen = self.seen[form]
+        return seen[0] if len(seen) > 1 and seen[0] is not None and seen[0].same(seen[1]) else None
 
 
 @contextmanager
 def folded_blocks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """While inside, a repeated block's forward is replayed from its template where that is sound."""
-    names = dict(model.named_modules(remove_duplicate=False))
     undo: list[Callable[[], None]] = []
-    for group in _groups(names):
-        for module in group.members:
-            undo.append(_wrap(module, group, recorder))
+    for members in groups(dict(model.named_modules(remove_duplicate=False))):
+        group = Group(members[-1][1])
+        for at, module in members:
+            undo.append(_wrap(module, at, group, recorder))
     try:
         yield
     finally:
@@ -63,103 +69,36 @@ def folded_blocks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             restore()
 
 
-def _groups(names: dict[str, nn.Module]) -> list[Group]:
-    """Numbered children of one parent, grouped by everything that shapes their forward."""
-    by_parent: dict[str, list[tuple[int, nn.Module]]] = defaultdict(list)
-    for name, module in names.items():
-        parent, _, last = name.rpartition(".")
-        if last.isdigit():
-            by_parent[parent].append((int(last), module))
-    groups: list[Group] = []
-    for children in by_parent.values():
-        if len(children) < FEWEST:
-            continue
-        alike: dict[object, dict[int, nn.Module]] = defaultdict(dict)
-        for at, module in children:
-            if (key := structure(module, at)) is not None:
-                alike[key][id(module)] = module
-        groups += [Group(list(members.values())) for members in alike.values() if len(members) >= FEWEST]
-    return groups
-
-
-def structure(module: nn.Module, at: int) -> object | None:
-    """Classes, shapes and plain attributes of a module and all below it; an ordinal equal to its place is left out."""
-    parts: list[object] = []
-    shared: dict[int, int] = {}
-    for name, sub in module.named_modules():
-        if sub._forward_hooks or sub._forward_pre_hooks or "forward" in sub.__dict__:
-            return None
-        plain: list[tuple[str, object]] = []
-        for key, value in sub.__dict__.items():
-            if isinstance(value, SIMPLE):
-                ordinal = isinstance(value, int) and value in (at, at + 1) and ORDINAL.search(key)
-                plain.append((key, "ordinal" if ordinal else value))
-            elif isinstance(value, (list, tuple)) and all(isinstance(v, SIMPLE) for v in value):
-                plain.append((key, tuple(value)))
-            elif callable(value) and not isinstance(value, nn.Module):
-                plain.append((key, id(value) if not hasattr(value, "__qualname__") else value.__qualname__))
-        held = [
-            (key, tuple(tensor.shape), tensor.dtype, shared.setdefault(id(tensor), len(shared)))
-            for key, tensor in (*sub._parameters.items(), *sub._buffers.items())
-            if tensor is not None
-        ]
-        parts.append((name, type(sub), tuple(plain), tuple(held)))
-    return tuple(parts) if shared else None
-
-
-def _wrap(module: nn.Module, group: Group, recorder: Recorder) -> Callable[[], None]:
+def _wrap(module: nn.Module, at: int, group: Group, recorder: Recorder) -> Callable[[], None]:
     original = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return _call(module, original, group, recorder, args, kwargs)
+        inputs: list[torch.Tensor] = []
+        form = _form((args, kwargs), inputs)
+        if form is None:
+            return original(*args, **kwargs)
+        template = group.template(form)
+        if template is not None and module is not group.last:
+            return _Replay(template, module, recorder, inputs).run()
+        out, seen = _Observation(module, at, recorder, inputs).run(original, args, kwargs)
+        if template is not None and not template.same(seen):
+            raise NotRepeatedError
+        if len(group.seen[form]) < 2:
+            group.seen[form].append(seen)
+        return out
 
     module.__dict__["forward"] = forward
-
-    def restore() -> None:
-        module.__dict__.pop("forward", None)
-
-    return restore
-
-
-def _call(module: nn.Module, original: Any, group: Group, recorder: Recorder, args: Any, kwargs: Any) -> Any:
-    inputs: list[torch.Tensor] = []
-    form = _form((args, kwargs), inputs)
-    if form is None:
-        return original(*args, **kwargs)
-    seen = group.seen[form]
-    trusted = (
-        len(seen) >= 2
-        and seen[0] is not None
-        and seen[1] is not None
-        and seen[0].steps == seen[1].steps
-        and seen[0].out == seen[1].out
-    )
-    last = module is group.members[-1]
-    if trusted and not last:
-        template = seen[1]
-        assert template is not None
-        return replay(template, module, recorder, inputs)
-    out, template = observe(module, original, recorder, args, kwargs, inputs)
-    if len(seen) < 2:
-        seen.append(template)
-    elif trusted and len(group.members) > 3 and (template is None or template.steps != seen[1].steps):  # type: ignore[union-attr]
-        raise NotRepeatedError
-    return out
+    return lambda: module.__dict__.pop("forward", None)
 
 
 def _form(value: Any, inputs: list[torch.Tensor]) -> object | None:
     """The form of arguments: shapes, plain values and structure; None where an argument could carry state."""
     if isinstance(value, torch.Tensor):
         inputs.append(value)
-        return (
-            "t",
-            tuple(value.shape),
-            value.stride() if value.layout is torch.strided else None,
-            value.dtype,
-            None if value.is_meta else id(value),
-        )
+        stride = value.stride() if value.layout is torch.strided else None
+        return "t", tuple(value.shape), stride, value.dtype, None if value.is_meta else id(value)
     if isinstance(value, SIMPLE):
-        return ("v", value)
+        return "v", type(value), value
     if isinstance(value, (list, tuple)):
         parts = [_form(v, inputs) for v in value]
         return None if None in parts else (type(value), *parts)
@@ -169,55 +108,202 @@ def _form(value: Any, inputs: list[torch.Tensor]) -> object | None:
     return None
 
 
-def observe(
-    module: nn.Module, original: Any, recorder: Recorder, args: Any, kwargs: Any, inputs: list[torch.Tensor]
-) -> tuple[Any, Template | None]:
-    """Run a block in full; hand back its template, or None where it did what no template can repeat."""
-    start, questions, held = len(recorder.log), recorder.questions, _tensors_held(module)
-    entered = [recorder.node(t) for t in inputs]
-    out = original(*args, **kwargs)
-    nodes = tuple(recorder.log[start:])
-    if recorder.questions != questions or _tensors_held(module) != held:
-        return out, None
-    known: dict[fx.Node, tuple[str, Any]] = {}
-    for name, tensor in (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ):
-        known.setdefault(recorder.nodes[id(tensor)], ("p", name)) if id(tensor) in recorder.nodes else None
-    known |= {node: ("in", i) for i, node in reversed(list(enumerate(entered)))}
-    known |= {node: ("n", i) for i, node in enumerate(nodes)}
-    prefix = recorder.path[-1]
-    steps = []
-    for node in nodes:
-        if node.op != "call_function" or (_writes(node) and known.get(node.args[0], ("x",))[0] != "n"):  # type: ignore[arg-type]
-            return out, None
-        inner = str(node.meta["module"]).removeprefix(prefix)
-        steps.append(
-            (node.target, _encode(node.args, known), _encode(node.kwargs, known), _sizes(node.meta["val"]), inner)
+class _Observation:
+    """A block run in full, watched."""
+
+    def __init__(self, module: nn.Module, at: int, recorder: Recorder, inputs: list[torch.Tensor]) -> None:
+        self.module, self.at, self.recorder, self.inputs = module, at, recorder, inputs
+
+    def run(self, original: Any, args: Any, kwargs: Any) -> tuple[Any, Template | None]:
+        """The block's result, and its template, or None where it did what no template can repeat."""
+        memory, log = self.recorder.memory, self.recorder.writer.log
+        entered = [memory.node(t) for t in self.inputs]
+        start, written, held, seen = len(log), len(memory.writes), _state(self.module), len(memory.held)
+        with _watched(self.module, self.at) as ordinals:
+            out = original(*args, **kwargs)
+        sound = (
+            not any(ordinal.read for ordinal in ordinals)
+            and all(born > start for born in memory.writes[written:])
+            and _state(self.module) == held
+            and not self._left_behind(out, seen, start)
         )
-    ends = _ends(out, recorder, known)
-    return out, None if ends is None else Template(nodes, tuple(steps), ends)
+        return out, self._template(out, start, entered) if sound else None
+
+    def _left_behind(self, out: Any, seen: int, start: int) -> bool:
+        """Does anything but the result and the recorder hold a tensor made in the block?"""
+        memory = self.recorder.memory
+        made = list(memory.held.values())[seen:]
+        count = dict.fromkeys((id(h.tensor) for h in made), 1)  # by Held
+
+        def held_by(value: Any) -> None:
+            if isinstance(value, torch.Tensor):
+                if id(value) in count:
+                    count[id(value)] += 1
+            elif isinstance(value, (list, tuple)):
+                for item in value:
+                    held_by(item)
+            elif isinstance(value, dict):
+                for item in value.values():
+                    held_by(item)
+
+        given = {id(t) for t in self.inputs}
+        for h in made:
+            if h.view is not None:
+                held_by((h.view.parent, h.view.args, h.view.kwargs))
+        for node in self.recorder.writer.log[start:]:
+            held_by(node.meta["val"])
+        held_by(list(memory.roots.values()))
+        results = {id(t) for t in _flat(out)}
+        for h in made:
+            key = id(h.tensor)
+            if key in results or key in given:
+                continue
+            twin = memory.twins.get(key)
+            expected = count[key] + (twin is not None) + 1  # getrefcount's own
+            if h.tensor._use_count() > 1:  # a view's base, say: torch itself holds it
+                expected += _SHARED
+            if sys.getrefcount(h.tensor) > expected:
+                return True
+        return False
+
+    def _template(self, out: Any, start: int, entered: list[fx.Node]) -> Template | None:
+        memory, writer = self.recorder.memory, self.recorder.writer
+        nodes = tuple(writer.log[start:])
+        known: dict[fx.Node, tuple[str, Any]] = {}
+        for name, tensor in _tensors(self.module):
+            known.setdefault(memory.node(tensor), ("p", name))
+        if len(writer.log) > start + len(nodes):
+            return None
+        known |= {node: ("in", i) for i, node in reversed(list(enumerate(entered)))}
+        known |= {node: ("n", i) for i, node in enumerate(nodes)}
+        prefix, steps = writer.path[-1], []
+        for node in nodes:
+            if node.op != "call_function":
+                return None
+            inner = str(node.meta["module"]).removeprefix(prefix)
+            shape = _sizes(node.meta["val"])
+            steps.append((node.target, _encode(node.args, known), _encode(node.kwargs, known), shape, inner))
+        ends = _ends(out, self.recorder, known)
+        return None if ends is None else Template(nodes, tuple(steps), ends)
 
 
-def _writes(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+class _Replay:
+    """A template's nodes, copied for a sibling."""
+
+    def __init__(self, template: Template, module: nn.Module, recorder: Recorder, inputs: list[torch.Tensor]) -> None:
+        memory = recorder.memory
+        self.template, self.recorder, self.inputs = template, recorder, inputs
+        self.own = {name: memory.node(tensor) for name, tensor in _tensors(module)}
+        self.given = [memory.node(t) for t in inputs]
+        self.made: list[fx.Node] = []
+
+    def run(self) -> Any:
+        """The sibling's result: fresh tensors, bound to the copies."""
+        writer, made = self.recorder.writer, self.made
+        prefix, create = writer.path[-1], writer.graph.create_node
+        for like, (target, args, kwargs, _shape, inner) in zip(self.template.nodes, self.template.steps, strict=True):
+            node = create("call_function", target, self._decode(args), self._decode(kwargs))
+            meta, model = node.meta, like.meta
+            meta["val"], meta["module"], meta["source"] = model["val"], prefix + inner, model["source"]
+            if "user_source" in model:
+                meta["user_source"] = model["user_source"]
+            meta["like"] = like
+            made.append(node)
+        writer.log += made
+        with torch._C._DisableTorchDispatch():
+            return self._build(self.template.out)
+
+    def _decode(self, value: Any) -> Any:
+        tag = value[0]
+        if tag == "n":
+            return self.made[value[1]]
+        if tag == "=" or tag == "x":
+            return value[1]
+        if tag == "in":
+            return self.given[value[1]]
+        if tag == "p":
+            return self.own[value[1]]
+        if tag == "seq":
+            parts = [self._decode(v) for v in value[2]]
+            return parts if value[1] else tuple(parts)
+        return {k: self._decode(v) for k, v in value[1]}
+
+    def _build(self, value: Any) -> Any:
+        if value[0] == "t":
+            if value[1][0] == "in":
+                return self.inputs[value[1][1]]
+            node = self._decode(value[1])
+            shown = node.meta["val"]
+            fresh = torch.empty_strided(shown.shape, shown.stride(), dtype=shown.dtype, device="meta")
+            self.recorder.memory.bind(fresh, node)
+            return fresh
+        if value[0] == "=":
+            return value[1]
+        if value[0] == "seq":
+            parts = [self._build(v) for v in value[2]]
+            return parts if value[1] else tuple(parts)
+        return {k: self._build(v) for k, v in value[1]}
 
 
-def _tensors_held(module: nn.Module) -> dict[tuple[int, str], int]:
-    """Tensors kept as attributes: a block that leaves one behind has an effect no template repeats."""
+def _shared() -> int:
+    """How many references torch itself adds to a tensor that more than its Python object holds."""
+    x = torch.empty(2, device="meta")
+    alone = sys.getrefcount(x)
+    view = x.view(2)
+    return sys.getrefcount(x) - alone if view is not x else 0
+
+
+_SHARED = _shared()
+
+
+@contextmanager
+def _watched(module: nn.Module, at: int) -> Iterator[list[Ordinal]]:
+    """The block's own numbers are replaced by ones that tell whether they were read."""
+    ordinals: list[Ordinal] = []
+    places: list[tuple[dict[str, Any], str, int]] = []
+    for sub in module.modules():
+        for key, value in sub.__dict__.items():
+            if is_ordinal(key, value, at):
+                places.append((sub.__dict__, key, value))
+    for held, key, value in places:
+        ordinals.append(Ordinal(value))
+        held[key] = ordinals[-1]
+    try:
+        yield ordinals
+    finally:
+        for held, key, value in places:
+            if type(held.get(key)) is Ordinal:
+                held[key] = value
+
+
+def _state(module: nn.Module) -> dict[tuple[int, str], object]:
+    """What a block holds as attributes: one that leaves anything behind has an effect no template repeats."""
     return {
-        (id(sub), key): id(value)
+        (id(sub), key): value if isinstance(value, SIMPLE) and type(value) is not Ordinal else id(value)
         for sub in module.modules()
-        for key, value in sub.__dict__.items()
-        if isinstance(value, torch.Tensor)
+        for held in (sub.__dict__, sub._buffers)
+        for key, value in held.items()
     }
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _flat(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, dict):
+        yield from _flat(list(value.values()))
 
 
 def _sizes(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return (tuple(value.shape), value.dtype)
+        return tuple(value.shape), value.dtype
     return tuple(_sizes(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
@@ -225,19 +311,19 @@ def _encode(value: Any, known: dict[fx.Node, tuple[str, Any]]) -> Any:
     if isinstance(value, fx.Node):
         return known.get(value, ("x", value))
     if isinstance(value, (list, tuple)):
-        return ("seq", isinstance(value, list), tuple(_encode(v, known) for v in value))
+        return "seq", isinstance(value, list), tuple(_encode(v, known) for v in value)
     if isinstance(value, dict):
-        return ("map", tuple((k, _encode(v, known)) for k, v in value.items()))
-    return ("=", value)
+        return "map", tuple((k, _encode(v, known)) for k, v in value.items())
+    return "=", value
 
 
 def _ends(out: Any, recorder: Recorder, known: dict[fx.Node, tuple[str, Any]]) -> Any:
     """The block's result with references in place of tensors; None where it holds anything else than plain values."""
     if isinstance(out, torch.Tensor):
-        reference = known.get(recorder.node(out))
+        reference = known.get(recorder.memory.node(out))
         return reference and (("t", reference) if out.is_meta or reference[0] == "in" else None)
     if isinstance(out, SIMPLE):
-        return ("=", out)
+        return "=", out
     if isinstance(out, (list, tuple)) and not hasattr(out, "_fields"):
         parts = tuple(_ends(o, recorder, known) for o in out)
         return None if None in parts else ("seq", isinstance(out, list), parts)
@@ -245,58 +331,3 @@ def _ends(out: Any, recorder: Recorder, known: dict[fx.Node, tuple[str, Any]]) -
         pairs = tuple((k, _ends(v, recorder, known)) for k, v in out.items())
         return None if any(v is None for _, v in pairs) else ("map", pairs)
     return None
-
-
-def replay(template: Template, module: nn.Module, recorder: Recorder, inputs: list[torch.Tensor]) -> Any:
-    """Copy a template's nodes for a sibling and hand back fresh results."""
-    own: dict[str, fx.Node] = {}
-    for name, tensor in (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ):
-        own[name] = recorder.nodes[id(tensor)]
-    given = [recorder.node(t) for t in inputs]
-    made: list[fx.Node] = []
-
-    def decode(value: Any) -> Any:
-        tag = value[0]
-        if tag == "n":
-            return made[value[1]]
-        if tag == "=" or tag == "x":
-            return value[1]
-        if tag == "in":
-            return given[value[1]]
-        if tag == "p":
-            return own[value[1]]
-        if tag == "seq":
-            parts = [decode(v) for v in value[2]]
-            return parts if value[1] else tuple(parts)
-        return {k: decode(v) for k, v in value[1]}
-
-    prefix, create = recorder.path[-1], recorder.graph.create_node
-    for like, (target, args, kwargs, _shape, inner) in zip(template.nodes, template.steps, strict=True):
-        node = create("call_function", target, decode(args), decode(kwargs))
-        meta = node.meta
-        meta["val"], meta["module"], meta["source"] = like.meta["val"], prefix + inner, like.meta["source"]
-        meta["like"] = like
-        made.append(node)
-    recorder.log += made
-
-    def build(value: Any) -> Any:
-        if value[0] == "t":
-            if value[1][0] == "in":
-                return inputs[value[1][1]]
-            node = decode(value[1])
-            shown = node.meta["val"]
-            fresh = torch.empty_strided(shown.shape, shown.stride(), dtype=shown.dtype, device="meta")
-            recorder.bind(fresh, node)
-            return fresh
-        if value[0] == "=":
-            return value[1]
-        if value[0] == "seq":
-            parts = [build(v) for v in value[2]]
-            return parts if value[1] else tuple(parts)
-        return {k: build(v) for k, v in value[1]}
-
-    with torch._C._DisableTorchDispatch():
-        return build(template.out)

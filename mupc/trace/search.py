@@ -1,0 +1,106 @@
+"""Which sides of value-dependent branches to trace: one that finishes, then those that reach unread parameters."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from mupc.trace.blame import blame
+from mupc.trace.capture import Capture, Forward, Trace
+from mupc.trace.fallback import recorder_works, traced_by_export
+from mupc.trace.guesses import TRIES, Sides
+from mupc.trace.swap import Swap
+from mupc.trace.templates import NotRepeatedError
+
+
+def trace(
+    model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *, fold_blocks: bool = True
+) -> Trace:
+    """Any module to a `Trace`.
+
+    The model may be on any device; it is not changed and nothing of its size is allocated. Branches that depend on
+    values are guessed, the guess recorded; where a guess makes the forward fail the other side is tried, and where a
+    parameter stays unread, the other sides (and training mode) are traced too and joined to the same graph.
+    Raises `TraceError`, naming the user's line, where the forward fails on every side.
+    """
+    model = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
+    forward = Forward(model, Swap(model), tuple(args), dict(kwargs or {}), fold_blocks)
+    with unhurried():
+        return _trace(forward) if recorder_works() else traced_by_export(forward)
+
+
+def _trace(forward: Forward) -> Trace:
+    capture = _first(forward)
+    guesses = list(capture.sides.made)
+    tried: set[object] = {capture.sides.key}
+    for sides in capture.sides.alternatives() if capture.unread() else ():
+        if sides.key in tried or len(tried) > TRIES:
+            continue
+        tried.add(sides.key)
+        before = len(capture.unread())
+        extra = Capture(forward, sides, capture)
+        try:
+            extra.run()
+        except Exception:  # an alternative that fails adds nothing
+            capture.forget(extra)
+            continue
+        if len(capture.unread()) == before:
+            _drop(capture, extra)
+            continue
+        guesses += sides.made
+        if not capture.unread():
+            break
+    return capture.result(tuple(dict.fromkeys(guesses)))
+
+
+def _drop(capture: Capture, extra: Capture) -> None:
+    """An alternative that reaches no further parameter is not kept."""
+    own = set(extra.recorder.writer.log)
+    for path in [p for p, node in capture.outputs.items() if node in own and p.startswith("alternative")]:
+        del capture.outputs[path]
+    capture.forget(extra)
+
+
+def _first(forward: Forward) -> Capture:
+    """The first sides of all guesses on which the forward finishes."""
+    failure: Exception | None = None
+    guessed = False
+    todo, tried = [Sides(True), Sides(False)], set[object]()
+    while todo and len(tried) < TRIES:
+        sides = todo.pop(0)
+        if sides.key in tried:
+            continue
+        tried.add(sides.key)
+        capture = Capture(forward, sides)
+        try:
+            capture.run()
+        except NotRepeatedError:
+            return _first(Forward(forward.model, forward.swap, forward.args, forward.kwargs, fold=False))
+        except Exception as error:
+            failure = failure or error
+            guessed = guessed or bool(sides.made)
+            if "grad" in str(error) and not sides.grad:
+                todo.insert(0, sides.changed(grad=True))
+            elif not sides.made:
+                break
+            todo += sides.after_failure()
+            continue
+        return capture
+    assert failure is not None
+    raise blame(failure, guessed) from failure
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """No cyclic garbage collection while many objects that stay alive are made."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
