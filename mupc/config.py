@@ -19,8 +19,8 @@ class Config(BaseModel):
     parametrization: str | None = None
     optimizer: str | None = None
     base: dict[str, PositiveInt] = {}
-    timeout: PositiveInt | PositiveFloat | None = None
-    memory: PositiveInt | PositiveFloat | None = None
+    timeout: PositiveFloat | None = None
+    memory: PositiveFloat | None = None
 
     def defaults(self) -> dict[str, Any]:
         """As the options of `mupc analyze` take them."""
@@ -52,7 +52,7 @@ def _read(path: Path, table: dict[str, Any]) -> Config:
         return Config.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))  # a union names its branch
+        key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise MupcError(f"{path}: [tool.mupc] has no {key!r}{near_names(key, list(Config.model_fields))}") from None
         raise MupcError(f"{path}: [tool.mupc] {key} = {first['input']!r}: {first['msg'].lower()}") from None
