@@ -15,6 +15,7 @@ from mupc.errors import MupcError
 
 ROOT = Path(__file__).parent.parent
 MLP = str(ROOT / "examples" / "mlp.py")
+GPT = str(ROOT / "examples" / "nano_gpt.py")
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_analyze_prints_the_report(capfd):
     assert run(["analyze", MLP]) == 0
     out, err = capfd.readouterr()
-    assert "hidden" in out
+    assert "body.2.weight" in out
     assert "\x1b" not in out
     assert err == "inputs inferred: x:float32[2,784]\n"
 
@@ -48,11 +49,11 @@ def test_a_file_that_cannot_be_written(capfd):
 
 
 def test_given_inputs_and_base(capfd):
-    code = run(["analyze", MLP, "--input", "x:float32[3,784]", "--base", "width=64", "--format", "json"])
-    assert code == 0
+    spec = "idx:int64[3,16]<50304"
+    assert run(["analyze", GPT, "--input", spec, "--base", "n_embd=96", "--format", "json"]) == 0
     out, err = capfd.readouterr()
     assert err == "inputs given by --input\n"
-    assert {dim["size"] / dim["base"] for dim in json.loads(out)["dims"] if dim["grows"]} == {4.0}
+    assert {dim["name"]: (dim["size"], dim["base"]) for dim in json.loads(out)["dims"]}["n_embd"] == (384, 96)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,14 @@ def test_rules_and_explain(capfd):
 
 
 def test_settings_come_from_the_nearest_pyproject(elsewhere, capfd):
-    (elsewhere / "pyproject.toml").write_text('[tool.mupc]\noptimizer = "sgd"\nbase = { width = 64 }\n')
-    assert run(["analyze", MLP, "--format", "json"]) == 0
+    (elsewhere / "pyproject.toml").write_text('[tool.mupc]\noptimizer = "sgd"\nbase = { n_embd = 96 }\n')
+    assert run(["analyze", GPT, "--format", "json"]) == 0
     plan = json.loads(capfd.readouterr().out)
     assert plan["optimizer"] == "sgd"
-    assert run(["analyze", MLP, "--format", "json", "--optimizer", "adam"]) == 0
+    assert run(["analyze", GPT, "--format", "json", "--optimizer", "adam"]) == 0
     assert json.loads(capfd.readouterr().out)["optimizer"] == "adam"
     (elsewhere / "below").mkdir()
-    assert find_config(elsewhere / "below") == Config(optimizer="sgd", base={"width": 64})
+    assert find_config(elsewhere / "below") == Config(optimizer="sgd", base={"n_embd": 96})
 
 
 @pytest.mark.parametrize(

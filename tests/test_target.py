@@ -52,6 +52,13 @@ def test_settings_reach_the_config_object():
         assert sum(type(module).__name__ == "Block" for module in built.model.modules()) == 1
 
 
+def test_the_numbers_a_factory_is_called_with_are_named():
+    assert dict(build_target(str(EXAMPLES / "mlp.py"), ["width=64"]).sizes)["width"] == 64
+    assert {"n_layer": 1, "n_embd": 384}.items() <= build_target(
+        str(EXAMPLES / "nano_gpt.py"), ["n_layer=1"]
+    ).sizes.items()
+
+
 def test_a_target_can_be_made_again_at_another_size():
     built = build_target(str(EXAMPLES / "mlp.py"))
     assert built.make({"width": 32}) is not built.model

@@ -21,6 +21,17 @@ def bind(factory: Callable[..., Any], settings: Mapping[str, Any], module: Modul
     return lambda: factory(**arguments)
 
 
+def sizes(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> dict[str, int]:
+    """The whole numbers that the factory is called with, defaults and config fields included, by name."""
+    arguments = _arguments(factory, nested(settings), module, "")
+    defaults = {key: p.default for key, p in _parameters(factory).items() if p.default is not p.empty}
+    found: dict[str, int] = {}
+    for key, value in (defaults | arguments).items():
+        fields = {field: getattr(value, field, None) for field in _fields(value)} if _is_config(value) else {key: value}
+        found |= {name: size for name, size in fields.items() if isinstance(size, int) and not isinstance(size, bool)}
+    return found
+
+
 def why_not(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> str | None:
     """Why `factory` cannot be called with these settings alone, or None."""
     try:

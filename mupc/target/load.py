@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -24,11 +24,15 @@ class Built:
     example_inputs: Callable[[], Any] | None = None
     where: str = ""  # the file or type that the model came from, as errors name it
     own: str = ""  # the folder that holds the user's code, when it is an installed package
+    sizes: Mapping[str, int] = field(default_factory=dict)  # the factory's arguments that are whole numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model and what to call it with. `make(settings)` builds it again, at another size."""
+    """A model and what to call it with.
+
+    `make(settings)` builds it again, at another size; `sizes` names the whole numbers that its factory was called with.
+    """
 
     name: str
     model: nn.Module
@@ -37,6 +41,7 @@ class Target:
     how: str
     optimizer: object | None
     make: Callable[[Mapping[str, Any]], nn.Module]
+    sizes: Mapping[str, int]
 
 
 def load_target(name: str, settings: Sequence[str] = (), inputs: Sequence[str] = ()) -> Target:
@@ -46,7 +51,7 @@ def load_target(name: str, settings: Sequence[str] = (), inputs: Sequence[str] =
     """
     built = build_target(name, settings)
     found: Inputs = find_inputs(built.model, inputs, built.example_inputs, built.own)
-    return Target(name, built.model, found.args, found.kwargs, found.how, built.optimizer, built.make)
+    return Target(name, built.model, found.args, found.kwargs, found.how, built.optimizer, built.make, built.sizes)
 
 
 def build_target(name: str, settings: Sequence[str] = ()) -> Built:

@@ -16,7 +16,7 @@ from torch import nn
 from mupc.blame import blame, shown
 from mupc.errors import TargetError
 from mupc.target.build import build
-from mupc.target.call import bind
+from mupc.target.call import bind, sizes
 from mupc.target.candidates import find_factory
 from mupc.target.load import Built
 from mupc.target.settings import near_names
@@ -48,7 +48,8 @@ def build_target(name: str, settings: Mapping[str, Any]) -> Built:
         return _model_of(make(changes), where, factory)[0]
 
     model, optimizer = _model_of(make({}), where, factory)
-    return Built(model, make_model, optimizer, getattr(module, "example_inputs", None), where, own)
+    named = {} if isinstance(factory, nn.Module) else sizes(factory, settings, module)
+    return Built(model, make_model, optimizer, getattr(module, "example_inputs", None), where, own, named)
 
 
 def _split(name: str) -> tuple[str, str]:

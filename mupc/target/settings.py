@@ -55,9 +55,15 @@ def unknown_setting(key: str, known: Iterable[str], where: str) -> TargetError:
     return TargetError(f"{where} has no setting {key!r}{near_names(key, names)}")
 
 
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other).ratio()
+
+
 def near_names(name: str, known: Sequence[str], all_below: int = 16) -> str:
     """`; did you mean a, b?`, else all the names where they are few, else nothing."""
     close = difflib.get_close_matches(name, known, n=4, cutoff=0.55)
     if close:
+        best = _likeness(name, close[0])
+        close = [each for each in close if _likeness(name, each) > best - 0.2]
         return f"; did you mean {', '.join(close)}?"
     return f"; it has {', '.join(known)}" if 0 < len(known) <= all_below else ""
