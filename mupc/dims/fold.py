@@ -358,6 +358,13 @@ def _activations(
         return
     out = {label for axes in signature.results for axis in axes for label in labels(axis)}
     for term in signature.terms:
+        held = {
+            label
+            for i in term
+            if state.status[sources[i]] == WEIGHT
+            for axis in signature.operands[i]
+            for label in labels(axis)
+        }
         data = [i for i in term if state.status[sources[i]] == DATA]
         for a in range(len(data)):
             for b in range(a + 1, len(data)):
@@ -366,7 +373,7 @@ def _activations(
                     continue
                 left = {label for axis in signature.operands[i] for label in labels(axis)}
                 right = {label for axis in signature.operands[j] for label in labels(axis)}
-                state.contracted += [(env[label], node) for label in sorted(left & right - out)]
+                state.contracted += [(env[label], node) for label in sorted((left & right) - out - held)]
     if signature.over and len(sources) >= 1:
         _summed_product(state, node, signature, sources[0], env)
 

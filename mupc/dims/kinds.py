@@ -75,6 +75,8 @@ def experts(facts: Facts, atom: Atom) -> Kind | None:
         if other != atom
     ):
         return None
+    if "routed" in facts.of[atom].marks and any(atom in axes for axes in facts.spread):
+        return Kind("experts", False, "a routing decision picks along it")
     for use in facts.of[atom].carried:
         words = {word for entries in use.axes for word, _ in entries}
         if use.contracts and {"in", "out"} <= words:
@@ -124,7 +126,7 @@ def _grown(facts: Facts, product: tuple[Atom, ...], atom: Atom) -> bool:
 def rank(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 5: made and consumed with only linear or norm ops between, narrower than both sides, no residual stream."""
     fact = facts.of[atom]
-    if not fact.scales or any(atom in product for product in facts.products):
+    if not fact.scales or any(atom in product for product in (*facts.products, *facts.spread)):
         return None
     pair = linear_pair(facts, atom)
     if pair is None or stream(facts, atom):

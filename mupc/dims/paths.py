@@ -18,7 +18,7 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
     """A weight that makes the dim and one that consumes it, both wider, with only linear or norm ops between."""
     fact = facts.of[atom]
     size = facts.folded.atoms.size[atom]
-    consumers = {use.node: use for use in fact.consumed if _other(facts, use, "out") > size}
+    consumers = {use.node: use for use in fact.consumed if _other(facts, use, "out") > size and _alone(facts, use)}
     if not consumers:
         return None
     for made in fact.produced:
@@ -27,6 +27,11 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
             if used is not None:
                 return made, used
     return None
+
+
+def _alone(facts: Facts, use: RawUse) -> bool:
+    """One activation is contracted with the weight, not a product of two."""
+    return len([s for s in set(tensor_nodes(use.node)) if facts.folded.status.get(s) == DATA]) == 1
 
 
 def _other(facts: Facts, use: RawUse, word: str) -> int:

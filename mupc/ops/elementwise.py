@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -231,7 +232,8 @@ def _reduced(call: Call, kind: Kind, degree: Fraction | None, parity: Parity) ->
 @row("softmax _softmax log_softmax _log_softmax special_softmax _safe_softmax")
 def softmax(call: Call) -> Signature | None:
     """Normalised to sum one along one axis."""
-    return _normalised(call, (call.number("dim", -1),), 1)
+    found = _normalised(call, (call.number("dim", -1),), 1)
+    return found and replace(found, marks=dict.fromkeys(found.over, "routed"))
 
 
 @row("layer_norm native_layer_norm rms_norm _fused_rms_norm")
