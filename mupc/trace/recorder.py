@@ -159,13 +159,11 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
 
     def _record(self, func: Any, args: Any, kwargs: Any, out: Any, tensors: list[torch.Tensor]) -> None:
         memory = self.memory
+        if isinstance(out, torch.Tensor) and any(out is t for t in tensors):
+            return  # `contiguous`, `to`, dropout in eval mode: what they were given is what they return
         node = self.writer.call(func, memory.nodes(args), memory.nodes(kwargs), self._value(out))
         if not isinstance(out, torch.Tensor):
             self._parts(func, args, kwargs, out, node, tensors)
-            return
-        known = memory.held.get(id(out))
-        if known is not None and any(out is t for t in tensors):
-            known.node = node  # `contiguous`, `to` and the like may return what they were given
             return
         memory.bind(out, node, self._view(func, args, kwargs, out, tensors, None))
 
