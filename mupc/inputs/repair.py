@@ -25,11 +25,14 @@ _LENGTHS = (8, 16, 32, 64, 128, 1024)
 
 def repairs(failure: Failure, state: State, context: Context) -> Iterator[State]:
     """Changed states, likeliest first; each rule yields nothing where it has no opinion."""
-    count = _TOKENS.search(failure.message)
-    if count is not None and count[1] == count[2]:
-        return  # as many tokens as features, and yet they differ: the config's widths do not fit, whatever the inputs
     for rule in _RULES:
         yield from rule(failure, state, context)
+
+
+def hopeless(failure: Failure) -> bool:
+    """As many image tokens as features, and yet they do not match: the config's own widths do not fit each other."""
+    count = _TOKENS.search(failure.message)
+    return count is not None and count[1] == count[2] != "0"
 
 
 def _missing(failure: Failure, state: State, context: Context) -> Iterator[State]:

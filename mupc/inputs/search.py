@@ -18,7 +18,7 @@ from mupc.inputs.failure import Failure
 from mupc.inputs.guess import Guess
 from mupc.inputs.layers import first_wanted
 from mupc.inputs.probe import attempt
-from mupc.inputs.repair import repairs
+from mupc.inputs.repair import hopeless, repairs
 from mupc.target.build import needs_values
 
 State = dict[str, Guess]
@@ -49,6 +49,9 @@ def infer(model: nn.Module, own: str = "") -> State:
         if tried.error is None:
             return state
         failure = Failure(tried.error)
+        if hopeless(failure):
+            best, plausible = (tried.ops, tried.error), None
+            break
         kinds[failure.kind] += 1
         if kinds[failure.kind] <= _SAME:  # else the repair changed nothing, and nor will repairs of it
             for repaired in itertools.islice(repairs(failure, state, context), _REPAIRS):
