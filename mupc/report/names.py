@@ -3,53 +3,70 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
-from itertools import product
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Generic, TypeVar
+
+Shown = TypeVar("Shown", bound=Hashable)
+Grid = tuple[tuple[int, ...], ...]  # the numbers at each numbered place
 
 
-def folded(entries: Iterable[tuple[str, Hashable]]) -> list[tuple[str, int, Hashable, str]]:
-    """Names with what is shown of them -> (folded name, how many, what is shown, the first name), in order.
+@dataclass(frozen=True, slots=True)
+class Folded(Generic[Shown]):
+    """One line for `count` names."""
 
-    Names fold where they differ in numbers alone, are shown alike, and their numbers make a full grid.
+    name: str
+    count: int
+    shown: Shown
+
+
+def folded(entries: Iterable[tuple[str, Shown]]) -> list[Folded[Shown]]:
+    """Names that differ in numbers alone and are shown alike become one, in order of first appearance.
+
+    Every fold is exact: the names it spells are the ones that went in.
     """
-    groups: dict[tuple[Hashable, Hashable], list[tuple[int, ...]]] = defaultdict(list)
-    first: dict[tuple[Hashable, Hashable], str] = {}
+    groups: dict[tuple[tuple[str, ...], Shown], list[tuple[int, ...]]] = defaultdict(list)
     for name, shown in entries:
         words = name.split(".")
-        mask = tuple(None if word.isdigit() else word for word in words)
-        key = (mask, shown)
-        groups[key].append(tuple(int(word) for word in words if word.isdigit()))
-        first.setdefault(key, name)
-    out: list[tuple[str, int, Hashable, str]] = []
-    for (mask, shown), numbers in groups.items():
-        assert isinstance(mask, tuple)
-        for grid, count in _grids(numbers):
-            out.append((_written(mask, grid), count, shown, first[mask, shown]))
-    return out
+        mask = tuple("" if _index(word) else word for word in words)
+        groups[mask, shown].append(tuple(int(word) for word in words if _index(word)))
+    return [
+        Folded(_written(mask, grid), prod(len(numbers) for numbers in grid), shown)
+        for (mask, shown), places in groups.items()
+        for grid in grids(places)
+    ]
 
 
-def _grids(numbers: list[tuple[int, ...]]) -> list[tuple[list[list[int]], int]]:
-    """The numbers as full grids: one where they make one, else one per leading number, and so on."""
-    if not numbers[0]:
-        return [([], len(numbers))]
-    axes = [sorted(set(column)) for column in zip(*numbers, strict=True)]
-    if set(product(*axes)) == set(numbers):
-        return [(axes, len(numbers))]
-    split = next(i for i, axis in enumerate(axes) if len(axis) > 1)
-    out: list[tuple[list[list[int]], int]] = []
-    for value in axes[split]:
-        out += _grids([n for n in numbers if n[split] == value])
-    return out
+def _index(word: str) -> bool:
+    return word.isascii() and word.isdigit() and str(int(word)) == word
 
 
-def _written(mask: tuple[str | None, ...], grid: list[list[int]]) -> str:
-    axes = iter(grid)
-    return ".".join(word if word is not None else _numbers(next(axes)) for word in mask)
+def grids(places: Sequence[tuple[int, ...]]) -> list[Grid]:
+    """Tuples of numbers as few full grids: leading numbers with the same grids behind them share theirs."""
+    if not places[0]:
+        return [()]
+    behind: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+    for first, *rest in places:
+        behind[first].append(tuple(rest))
+    alike: dict[tuple[Grid, ...], list[int]] = defaultdict(list)
+    for number, rests in behind.items():
+        alike[tuple(grids(rests))].append(number)
+    return [(tuple(sorted(numbers)), *grid) for tail, numbers in alike.items() for grid in tail]
 
 
-def _numbers(values: list[int]) -> str:
-    if len(values) == 1:
-        return str(values[0])
-    if values == list(range(values[0], values[-1] + 1)):
-        return f"{{{values[0]}..{values[-1]}}}"
-    return "{" + ",".join(map(str, values)) + "}"
+def _written(mask: tuple[str, ...], grid: Grid) -> str:
+    numbers = iter(grid)
+    return ".".join(word or _numbers(next(numbers)) for word in mask)
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    """`7`, `{0..11}`, `{0..2,5}`."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    words = [f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return words[0] if len(numbers) == 1 else "{" + ",".join(words) + "}"

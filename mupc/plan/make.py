@@ -1,0 +1,134 @@
+"""Roles -> Plan: every parameter's exponents and, under a base, its factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import exp, fsum, log, prod
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mupc.errors import MupcError
+from mupc.plan.document import Coverage, Dim, Model, Plan
+from mupc.plan.settle import Settler
+from mupc.rulebase import RuleBase, load_rules
+from mupc.rulebase.base import GAUGES
+
+if TYPE_CHECKING:  # importing roles imports torch, which a plan's reader does not need
+    from mupc.roles import Roles
+
+HELD = ("inner", "count", "rank", "experts")  # fixed by policy, not by data: what a user may want to know
+
+
+class Analysed(Protocol):
+    """What a plan needs of an analysis."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def roles(self) -> Roles: ...
+    @property
+    def coverage(self) -> dict[str, Any]: ...
+    @property
+    def blocks(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def depth(self) -> int | None: ...
+    @property
+    def guesses(self) -> tuple[str, ...]: ...
+    @property
+    def unused(self) -> tuple[str, ...]: ...
+
+
+def make_plan(
+    analysis: Analysed,
+    *,
+    base: Mapping[str, int] | None = None,
+    parametrization: str = "mup",
+    optimizer: str = "adamw",
+    hardware: str = "cpu",
+    gauge: str = "fold",
+    rulebase: RuleBase | None = None,
+) -> Plan:
+    """The plan of a model under a parametrization and an optimizer.
+
+    `base` gives dims, by name, the size that hyperparameters were tuned at; the other growing dims shrink in the same
+    proportion (the geometric mean of the given ratios), which `coverage.base_in_proportion` lists. Without a base all
+    ratios are 1. Raises `MupcError` for a dim that does not grow, or an unknown parametrization, optimizer or gauge.
+    """
+    rules = rulebase or load_rules()
+    rules.parametrization(parametrization), rules.optimizer(optimizer)
+    if gauge not in GAUGES:
+        raise MupcError(f"no gauge is called {gauge!r}; there are {', '.join(GAUGES)}")
+    roles = analysis.roles
+    dims = with_bases(_dims(analysis, rules, parametrization), base or {})
+    depth = next((dim.name for dim in dims if dim.kind == "depth"), None)
+    settler = Settler(rules, parametrization, optimizer, gauge, roles, {d.name: d.size / d.base for d in dims}, depth)
+    return Plan(
+        model=_model(analysis),
+        coverage=_coverage(analysis, dims, base or {}),
+        dims=dims,
+        parametrization=parametrization,
+        optimizer=optimizer,
+        hardware=hardware,
+        gauge=gauge,
+        parameters=tuple(settler.parameter(p) for p in roles.parameters.values()),
+    )
+
+
+def _model(analysis: Analysed) -> Model:
+    parameters = analysis.roles.parameters.values()
+    return Model(
+        target=analysis.target,
+        parameters=sum(prod(p.shape) for p in parameters),
+        tensors=len(parameters),
+        tied=analysis.roles.tied,
+        blocks=analysis.blocks,
+        depth=analysis.depth,
+    )
+
+
+def _coverage(analysis: Analysed, dims: Sequence[Dim], base: Mapping[str, int]) -> Coverage:
+    return Coverage(
+        **analysis.coverage,
+        guesses=analysis.guesses,
+        unused=analysis.unused,
+        held_fixed={d.name: d.size for d in dims if d.kind in HELD and d.grows is False},
+        base_in_proportion=tuple(d.name for d in dims if base and _follows(d) and d.name not in base),
+    )
+
+
+def _dims(analysis: Analysed, rules: RuleBase, parametrization: str) -> list[Dim]:
+    """The dims of the parameters, then the depth; it grows where the parametrization has a law in it."""
+    dims = [
+        Dim(name=d.name, size=d.size, base=d.size, kind=d.kind, grows=d.grows, why=d.why) for d in analysis.roles.dims
+    ]
+    if analysis.depth is None:
+        return dims
+    taken = {d.name for d in dims}
+    name = next(name for name in ("depth", "n_blocks", "depth_of_blocks") if name not in taken)
+    scaled = rules.parametrization(parametrization).names("depth")
+    why = "blocks with residual branches, one after the other" + (
+        "" if scaled else f"; {parametrization} has no law in it"
+    )
+    return [*dims, Dim(name=name, size=analysis.depth, base=analysis.depth, kind="depth", grows=scaled, why=why)]
+
+
+def _follows(dim: Dim) -> bool:
+    return bool(dim.grows) and dim.kind != "depth"
+
+
+def with_bases(dims: Sequence[Dim], base: Mapping[str, int]) -> tuple[Dim, ...]:
+    """The base of every dim: as given, in proportion to those given if it is a growing width, else its size."""
+    known = {dim.name: dim for dim in dims}
+    for name, size in base.items():
+        if name not in known or not known[name].grows:
+            fate = "does not grow" if name in known else "is no dim of this model"
+            growing = ", ".join(dim.name for dim in dims if dim.grows) or "none"
+            raise MupcError(f"base: {name} {fate}; dims that grow: {growing}")
+        if size < 1:
+            raise MupcError(f"base: {name} must be at least 1, not {size}")
+    logs = [log(size / known[name].size) for name, size in base.items() if _follows(known[name])]
+    shrink = exp(fsum(logs) / max(1, len(logs)))
+
+    def sized(dim: Dim) -> int:
+        return base.get(dim.name, max(1, round(dim.size * shrink)) if logs and _follows(dim) else dim.size)
+
+    return tuple(dim.model_copy(update={"base": sized(dim)}) for dim in dims)

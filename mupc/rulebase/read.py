@@ -1,0 +1,239 @@
+"""Reading `rules/`: every mistake is a `RuleError` that names file and line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+from mupc._paths import rules_dir
+from mupc.errors import RuleError
+from mupc.exponents import Law
+from mupc.rulebase.base import RuleBase
+from mupc.rulebase.schema import ROLES_OF, SYMBOLS, Case, Entry, Optimizer, Parametrization, Rule
+
+Place = Sequence[str | int]
+E = TypeVar("E", bound=Entry)
+FOLDERS = ("parametrizations", "optimizers", "hardware", "lint")
+
+
+def load_rules(extra_dirs: Sequence[str | Path] = ()) -> RuleBase:
+    """The built-in rules with a user's own folders laid over them: a file of the same kind and name replaces.
+
+    Raises `RuleError`, with file and line, for an unknown key or symbol, a law that cannot be read, an uncited rule, a
+    rule that can never match or has no effect, a reference to an entry that is not there.
+    """
+    return _load(tuple(Path(folder) for folder in extra_dirs))
+
+
+@cache
+def _load(extra: tuple[Path, ...]) -> RuleBase:
+    folders = (rules_dir(), *extra)
+    for folder in extra:
+        _check_folder(folder)
+    parametrizations = _files(folders, "parametrizations", Parametrization)
+    optimizers = _files(folders, "optimizers", Optimizer)
+    base = RuleBase(
+        parametrizations={name: file.entry for name, file in parametrizations.items()},
+        optimizers={name: file.entry for name, file in optimizers.items()},
+    )
+    for parametrization in parametrizations.values():
+        _check_parametrization(parametrization, base)
+    for optimizer in optimizers.values():
+        _check_optimizer(optimizer, base)
+    return base
+
+
+@dataclass(frozen=True, slots=True)
+class File(Generic[E]):
+    """An entry with the text it came from, so that a mistake found late still has a line."""
+
+    path: Path
+    text: str
+    entry: E
+
+    def wrong(self, place: Place, message: str) -> NoReturn:
+        raise RuleError(f"{self.path}:{line_of(self.text, place)}: {message}")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RuleError(f"{folder}: there is no such folder of rules")
+    for inside in sorted(folder.iterdir()):
+        if inside.is_dir() and inside.name not in FOLDERS and not inside.name.startswith((".", "_")):
+            raise RuleError(f"{inside}: rules lie in folders named {', '.join(FOLDERS)}")
+
+
+def _files(folders: Sequence[Path], kind: str, model: type[E]) -> dict[str, File[E]]:
+    paths = {path.stem: path for folder in folders for path in sorted((folder / kind).glob("*.toml"))}
+    return {name: read(paths[name], model) for name in sorted(paths)}
+
+
+def read(path: Path, model: type[E]) -> File[E]:
+    """One file, checked as far as it can be alone."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        entry = model.model_validate(tomllib.loads(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RuleError(_toml_message(path, str(error))) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"{_spelled(first['loc'])}: {first['msg']}"
+        raise RuleError(f"{path}:{line_of(text, first['loc'])}: {message}") from error
+    file = File(path, text, entry)
+    if entry.name != path.stem:
+        file.wrong(("name",), f"the name is {entry.name!r}, the file's is {path.stem!r}: they must agree")
+    return file
+
+
+def _toml_message(path: Path, message: str) -> str:
+    at = re.search(r" ?\(at (?:line (\d+), column \d+|end of document)\)", message)
+    line = at[1] if at and at[1] else str(path.read_text(encoding="utf-8").count("\n") + 1)
+    return f"{path}:{line}: not TOML: {message[: at.start()] if at else message}"
+
+
+def _spelled(place: Place) -> str:
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(str(p) for p in place)) or "file"
+
+
+def _check_parametrization(file: File[Parametrization], base: RuleBase) -> None:
+    entry = file.entry
+    families = {o.family for o in base.optimizers.values()}
+    forms = {o.weight_decay.form for o in base.optimizers.values() if o.weight_decay}
+    known = {"lr": {"any"} | families | set(base.optimizers), "decay": {"any"} | forms | set(base.optimizers)}
+    known["eps"] = known["lr"]
+    for family in set(entry.families or ()) - families:
+        file.wrong(("families",), f"no optimizer is of the family {family!r}; there are {', '.join(sorted(families))}")
+    for name, symbol in entry.symbols.items():
+        if name in SYMBOLS["decay"] or (symbol.kind is None) == (symbol.name is None):
+            file.wrong(("symbols", name), f"symbol {name!r}: give one of kind and name, under a name of its own")
+    if entry.attention:
+        _check_symbols(file, ("attention", "scale"), entry.attention.scale, SYMBOLS["attention"])
+    for at, rule in enumerate(entry.rule):
+        for keys, law in rule.laws().items():
+            _check_symbols(file, ("rule", at, *keys), law, SYMBOLS[keys[0]] | set(entry.symbols))
+            if len(keys) > 1 and keys[1] not in known[keys[0]]:
+                words = ", ".join(sorted(known[keys[0]]))
+                file.wrong(("rule", at, *keys), f"{keys[1]!r} can never match: {keys[0]} is for one of {words}")
+        _check_effect(file, at)
+    for place, case in _cases(entry):
+        if case.optimizer not in base.optimizers or case.parametrization not in (None, entry.name):
+            file.wrong(place, f"a case here names its optimizer, one of {', '.join(base.optimizers)}")
+
+
+def _check_symbols(file: File[E], place: Place, law: str, known: frozenset[str]) -> None:
+    strange = sorted(Law.parse(law).symbols - known)
+    if strange:
+        file.wrong(place, f"unknown dim or symbol {strange[0]!r} in {law!r}; there are {', '.join(sorted(known))}")
+
+
+def _check_effect(file: File[Parametrization], at: int) -> None:
+    """A rule must be able to match, say something, and not be overridden wherever it matches."""
+    rule = file.entry.rule[at]
+    if not rule.laws():
+        file.wrong(("rule", at), "this rule says nothing")
+    possible = [
+        sub for sub in rule.sub_roles or () if not rule.roles or set(ROLES_OF.get(sub, rule.roles)) & set(rule.roles)
+    ]
+    if rule.sub_roles and not possible:
+        subs = " or ".join(rule.sub_roles)
+        file.wrong(("rule", at, "sub_roles"), f"this rule can never match: no {subs} has role {rule.roles}")
+    for later in range(at + 1, len(file.entry.rule)):
+        if _overrides(file.entry.rule[later], rule):
+            line = line_of(file.text, ("rule", later))
+            file.wrong(("rule", at), f"this rule has no effect: the one at line {line} overrides all of it")
+
+
+def _overrides(later: Rule, earlier: Rule) -> bool:
+    """Does `later` match wherever `earlier` does, and say all that it says?"""
+    for key in ("roles", "sub_roles", "ops", "kinds", "growing_kinds"):
+        wide, narrow = getattr(later, key), getattr(earlier, key)
+        if wide is not None and (narrow is None or not set(narrow) <= set(wide)):
+            return False
+    for key in ("residual_branch", "tied"):
+        if getattr(later, key) not in (None, getattr(earlier, key)):
+            return False
+    said = set(later.laws())
+    return all(place in said or (place[0], "any") in said for place in earlier.laws())
+
+
+def _check_optimizer(file: File[Optimizer], base: RuleBase) -> None:
+    entry = file.entry
+    _check_symbols(file, ("lr", "law"), entry.lr.law, SYMBOLS["lr"])
+    if entry.eps:
+        _check_symbols(file, ("eps", "law"), entry.eps.law, SYMBOLS["eps"])
+    if entry.weight_decay:
+        _check_symbols(file, ("weight_decay", "law"), entry.weight_decay.law, SYMBOLS["decay"])
+    if (entry.roles is None) != (entry.fallback is None):
+        file.wrong(("roles",), "an optimizer for some roles names a fallback for the others")
+    seen, at = {entry.name}, entry
+    while at.fallback is not None:
+        if at.fallback not in base.optimizers or at.fallback in seen:
+            file.wrong(("fallback",), f"no optimizer {at.fallback!r} to fall back to")
+        seen.add(at.fallback)
+        at = base.optimizers[at.fallback]
+    for place, case in _cases(entry):
+        if case.parametrization not in base.parametrizations or case.optimizer not in (None, entry.name):
+            file.wrong(place, f"a case here names its parametrization, one of {', '.join(base.parametrizations)}")
+
+
+def _cases(entry: Entry) -> Iterator[tuple[Place, Case]]:
+    for key in ("valid", "invalid"):
+        yield from (((key, at), case) for at, case in enumerate(getattr(entry, key)))
+
+
+def line_of(text: str, place: Place) -> int:
+    """The line of the key or table at a place such as `("rule", 1, "std")`: of the longest part of it that has one.
+
+    tomllib keeps no lines, so the text is scanned for table heads and keys, strings of several lines passed over.
+    """
+    best, line = 0, 1
+    for at, path in _keys(text):
+        if len(path) > best and tuple(place[: len(path)]) == path:
+            best, line = len(path), at
+    return line
+
+
+_HEAD = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(r"^\s*([\w\"'.-]+(?:\s*\.\s*[\w\"'-]+)*)\s*=")
+
+
+def _keys(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
+    table: tuple[str | int, ...] = ()
+    counts: dict[tuple[str | int, ...], int] = {}
+    quote = ""
+    for at, line in enumerate(text.splitlines(), 1):
+        if quote:
+            quote = "" if line.count(quote) % 2 else quote
+            continue
+        if head := _HEAD.match(line):
+            table = _names(head[2])
+            if head[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+            table = _indexed(table, counts)
+            yield at, table
+        elif key := _KEY.match(line):
+            yield at, (*table, *_names(key[1]))
+            quote = next((q for q in ('"""', "'''") if line.count(q) % 2), "")
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _indexed(table: tuple[str | int, ...], counts: dict[tuple[str | int, ...], int]) -> tuple[str | int, ...]:
+    """`("rule", "lr")` under the second `[[rule]]` is `("rule", 1, "lr")`."""
+    out: list[str | int] = []
+    for i, part in enumerate(table):
+        out.append(part)
+        if table[: i + 1] in counts:
+            out.append(counts[table[: i + 1]])
+    return tuple(out)

@@ -1,0 +1,224 @@
+"""What a rule file may say: the schema of `rules/parametrizations/` and `rules/optimizers/`."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mupc.errors import MupcError
+from mupc.exponents import Law, Monomial, Symmetry
+
+RoleName = Literal["input", "hidden", "output", "vector", "scalar"]
+SubRole = Literal[
+    "embedding",
+    "positional",
+    "query",
+    "key",
+    "value",
+    "attn_out",
+    "mlp_in",
+    "mlp_out",
+    "router",
+    "expert_in",
+    "expert_out",
+    "gain",
+    "bias",
+    "ssm_state",
+    "lora_a",
+    "lora_b",
+    "conv",
+]
+DimKind = Literal["data", "lookup", "kernel", "width", "inner", "count", "rank", "experts", "heads", "depth"]
+Quantity = Literal["multiplier", "std", "lr", "eps", "decay", "clip"]
+
+# Where a sub-role can only be met under some roles: a rule that asks for another pair can never match.
+ROLES_OF: dict[str, tuple[str, ...]] = {
+    "embedding": ("input",),
+    "positional": ("input",),
+    "gain": ("vector", "scalar"),
+    "bias": ("vector", "scalar"),
+    "ssm_state": ("vector", "scalar"),
+}
+
+DIM_SYMBOLS = frozenset({"fan_in", "fan_in_widest", "fan_out", "batch", "entries", "depth"})
+SIZES = frozenset({"multiplier", "std", "grad", "update"})  # said by parametrizations
+RATES = frozenset({"lr", "eps"})  # derived by optimizers from the sizes
+SYMBOLS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(SIZES, DIM_SYMBOLS),
+    **dict.fromkeys(RATES, DIM_SYMBOLS | SIZES),
+    **dict.fromkeys(("decay", "clip"), DIM_SYMBOLS | SIZES | RATES),
+    "attention": frozenset({"contracted"}),
+}
+
+
+def _law(text: str) -> str:
+    try:
+        Law.parse(text)
+    except MupcError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _monomial(text: str) -> str:
+    try:
+        Monomial.parse(text)
+    except MupcError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Words = Annotated[str, Field(min_length=1)]
+LawText = Annotated[str, AfterValidator(_law)]
+MonomialText = Annotated[str, AfterValidator(_monomial)]
+PowerText = Annotated[str, Field(pattern=r"^-?\d+(/[1-9]\d*)?$")]
+
+
+class Strict(BaseModel):
+    """No key that is not known, no change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Case(Strict):
+    """A claim about one parameter: true in `[[valid]]`, false in `[[invalid]]`.
+
+    `in` lists the growing dims of each contracted axis (`["n"]`, `["n", "m"]` for two axes, `["n * m"]` for one axis of
+    two dims); `out` and `batch` are products. The file's own entry is one of parametrization and optimizer.
+    """
+
+    role: RoleName
+    sub_role: SubRole | None = None
+    inward: tuple[MonomialText, ...] = Field(default=(), alias="in")
+    outward: MonomialText = Field(default="1", alias="out")
+    batch: MonomialText = "1"
+    residual_branch: bool = False
+    kinds: dict[str, DimKind] = {}
+    parametrization: str | None = None
+    optimizer: str | None = None
+    expect: Annotated[dict[Quantity, MonomialText], Field(min_length=1)]
+
+
+class Rule(Strict):
+    """One row of a parametrization: for whom, and what.
+
+    It matches where every given condition holds; a list holds where one of its words does (`kinds`: of the dims of the
+    parameter's axes; `growing_kinds`: of those that grow). Later rules override earlier ones, quantity by quantity.
+
+    The values are laws in `fan_in`, `fan_out`, `batch` (products of the growing dims contracted, created, and carried),
+    `fan_in_widest` (of the widest in-axis), `entries` (of all), `depth` and the file's own `symbols`:
+    `multiplier` a, `std` b, `grad` the size of a gradient entry, `update` the size of a step's entry, all in the
+    tensor's own units. From these each optimizer derives lr, eps and decay by the laws of its file; `lr`, `eps` and
+    `decay` here overrule that, keyed by optimizer, family (for decay: form) or `any`.
+    """
+
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] | None = None
+    sub_roles: Annotated[tuple[SubRole, ...], Field(min_length=1)] | None = None
+    ops: Annotated[tuple[Words, ...], Field(min_length=1)] | None = None
+    kinds: Annotated[tuple[DimKind, ...], Field(min_length=1)] | None = None
+    growing_kinds: Annotated[tuple[DimKind, ...], Field(min_length=1)] | None = None
+    residual_branch: bool | None = None
+    tied: bool | None = None
+
+    multiplier: LawText | None = None
+    std: LawText | None = None
+    grad: LawText | None = None
+    update: LawText | None = None
+    lr: dict[str, LawText] = {}
+    eps: dict[str, LawText] = {}
+    decay: dict[str, LawText] = {}
+    clip: LawText | None = None
+
+    source: Words
+    basis: Literal["paper", "code", "derived", "measured"] = "paper"
+
+    def laws(self) -> dict[tuple[str, ...], str]:
+        """Every law it holds, by its place: `("std",)`, `("lr", "adam")`."""
+        plain = {"multiplier": self.multiplier, "std": self.std, "grad": self.grad}
+        plain |= {"update": self.update, "clip": self.clip}
+        out: dict[tuple[str, ...], str] = {(key,): law for key, law in plain.items() if law is not None}
+        for key, table in (("lr", self.lr), ("eps", self.eps), ("decay", self.decay)):
+            out |= {(key, who): law for who, law in table.items()}
+        return out
+
+
+class Symbol(Strict):
+    """A dim that a file's laws may name: by kind (of the parameter's own axes), or by its name in the model."""
+
+    kind: DimKind | None = None
+    name: Words | None = None
+
+
+class Entry(Strict):
+    """What every file says of itself, and how it shows that it is right."""
+
+    name: Words
+    title: Words
+    status: Literal["stable", "preview"]
+    source: Words
+    about: str = ""
+    valid: Annotated[tuple[Case, ...], Field(min_length=1)]
+    invalid: Annotated[tuple[Case, ...], Field(min_length=1)]
+
+
+class Attention(Strict):
+    """What a dot product of two activations over `contracted` growing dims must be multiplied by."""
+
+    scale: LawText
+    source: Words
+
+
+class Parametrization(Entry):
+    """`families` limits it to optimizers of some families, where the literature does."""
+
+    families: Annotated[tuple[Words, ...], Field(min_length=1)] | None = None
+    symbols: dict[str, Symbol] = {}
+    attention: Attention | None = None
+    rule: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+    def names(self, symbol: str) -> bool:
+        """Does any law name this symbol?"""
+        return any(symbol in Law.parse(law).symbols for rule in self.rule for law in rule.laws().values())
+
+
+class CitedLaw(Strict):
+    """A law of an optimizer, in the sizes that a parametrization gives: `multiplier`, `std`, `grad`, `update`."""
+
+    law: LawText
+    source: Words
+
+
+class DecayLaw(CitedLaw):
+    """`form` is how decay enters a step: with the gradient (coupled), or beside it as lr*decay (decoupled)."""
+
+    form: Literal["coupled", "decoupled", "independent"]
+    basis: Literal["paper", "code", "derived", "measured"] = "paper"
+
+
+class SymmetryTable(Strict):
+    """Powers of t: see `mupc.exponents.Symmetry`."""
+
+    lr: PowerText
+    eps: PowerText
+    decay: PowerText
+    others: dict[str, PowerText] = {}
+    source: Words
+
+
+class Optimizer(Entry):
+    """`roles` limits it to parameters that it is made for; `fallback` names the optimizer of the others."""
+
+    family: Words
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] | None = None
+    fallback: Words | None = None
+    lr: CitedLaw
+    eps: CitedLaw | None = None
+    weight_decay: DecayLaw | None = None
+    symmetry: SymmetryTable
+
+    def law(self) -> Symmetry:
+        """Its abc-symmetry, exactly."""
+        table = self.symmetry
+        others = {knob: Fraction(power) for knob, power in table.others.items()}
+        return Symmetry(Fraction(table.lr), Fraction(table.eps), Fraction(table.decay), others)
