@@ -141,11 +141,21 @@ def name_dims(model: nn.Module, dims: Dims, repeated: Sequence[Sequence[str]] = 
     for group in sorted(groups.values(), key=importance):
         first = group[0]
         word = dims.kinds[first].kind if first in dims.kinds else "count"
-        fallback = "head_dim" if word == "inner" and dims.facts.of[first].contracted else f"d{atoms.size[first]}"
+        fallback = "head_dim" if _is_head_dim(dims, first) else f"d{atoms.size[first]}"
         name = name_for(atoms.size[first], list(places[first])[:16], held, taken, word, fallback)
         taken.add(name)
         names |= dict.fromkeys(group, name)
     return names
+
+
+def _is_head_dim(dims: Dims, atom: Atom) -> bool:
+    """Fixed, and contracted between activations or the minor factor beside heads."""
+    kind = dims.kinds.get(atom)
+    if kind is None or kind.kind != "inner":
+        return False
+    heads = {a for a, k in dims.kinds.items() if k.kind == "heads" and k.grows}
+    beside = any(axis[-1] == atom and heads.intersection(axis) for axis in dims.facts.products)
+    return beside or bool(dims.facts.of[atom].contracted)
 
 
 def _within_block(where: Iterable[tuple[str, int, int]], block_of: Mapping[str, str]) -> object | None:

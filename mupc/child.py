@@ -36,6 +36,8 @@ class Job:
     settings: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
+    scaling: tuple[str, ...] = ()
     timeout: float = 120.0
     memory: float = 8.0
 
@@ -160,7 +162,9 @@ def plan_of(job: Job) -> dict[str, Any]:
     from mupc.analysis import analyze
     from mupc.plan import make_plan
 
-    analysis = analyze(target.model, target.args, target.kwargs, target=target.name)
+    analysis = analyze(
+        target.model, target.args, target.kwargs, fixed=job.fixed, scaling=job.scaling, target=target.name
+    )
     return {"plan": make_plan(analysis, **job.options).to_json(), "how": target.how}
 
 

@@ -19,12 +19,14 @@ class Config(BaseModel):
     parametrization: str | None = None
     optimizer: str | None = None
     base: dict[str, PositiveInt] = {}
+    fixed: list[str] = []
+    scaling: list[str] = []
     timeout: PositiveFloat | None = None
     memory: PositiveFloat | None = None
 
     def defaults(self) -> dict[str, Any]:
         """As the options of `mupc analyze` take them."""
-        given = self.model_dump(exclude_none=True, exclude={"base"})
+        given = self.model_dump(exclude_none=True, exclude={"base"}, exclude_defaults=True)
         return given | ({"base": [f"{dim}={size}" for dim, size in self.base.items()]} if self.base else {})
 
 

@@ -28,6 +28,8 @@ from mupc.cli.output import colored, progress, write
     metavar="DIM=SIZE",
     help="The size that hyperparameters were tuned at, n_embd=256; repeatable.",
 )
+@click.option("--fixed", multiple=True, metavar="DIM", help="Hold this dim fixed, whatever is inferred; repeatable.")
+@click.option("--scaling", multiple=True, metavar="DIM", help="Let this dim grow, whatever is inferred; repeatable.")
 @click.option("--parametrization", default="mup", show_default=True, metavar="NAME")
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -44,6 +46,8 @@ def analyze(
     settings: tuple[str, ...],
     inputs: tuple[str, ...],
     base: tuple[str, ...],
+    fixed: tuple[str, ...],
+    scaling: tuple[str, ...],
     parametrization: str,
     optimizer: str,
     form: str,
@@ -59,7 +63,7 @@ def analyze(
     """
     options = {"base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer}
     with progress(f"reading {target}"):
-        answer = run(Job(target, settings, inputs, options, timeout, memory))
+        answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory))
     click.echo(f"inputs {answer.how}", err=True)
     from mupc.plan import Plan  # pydantic and rich are slow to import, and a bad target needs neither
     from mupc.report import text
