@@ -1,4 +1,4 @@
-"""Laws of the union-find: what is unified is one dim, what is split is split for the whole class, sums have inverses."""
+"""Laws of the union-find: what is unified is one dim, a split is a split of the whole class, sums have inverses."""
 
 from __future__ import annotations
 
