@@ -8,8 +8,8 @@ A small MLP with a gain (roles input, hidden, vector, output) is trained by Adam
 1. per role, the slope of log(gradient entry) and of log(clip weight * gradient norm) over log(width), after training;
    the rules say `grad` and 0;
 2. for three laws of coupled L2 (the rule's gradient/weight, a constant, microsoft/mup's width_mult), by how much decay
-   turns the step away from the gradient's: the cosine between Adam's step with and without it, hidden matrix, and the
-   loss after training. A law transfers where both are the same at every width.
+   turns what Adam normalises away from the gradient: the cosine between gradient and gradient + decay * weight, hidden
+   matrix, and the loss after training. A law transfers where both are the same at every width.
 """
 
 from __future__ import annotations
