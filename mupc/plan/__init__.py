@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from mupc.plan.document import (
     Activation,
     Coverage,
@@ -32,3 +36,13 @@ __all__ = [
     "Use",
     "make_plan",
 ]
+
+
+class _CallableModule(ModuleType):
+    """`mupc.plan(analysis)` makes a plan, and `mupc.plan` is this package: Python gives both one name."""
+
+    def __call__(self, analysis: Analysed, **options: Any) -> Plan:
+        return make_plan(analysis, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

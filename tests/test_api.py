@@ -1,0 +1,66 @@
+"""The library as DESIGN.md writes it: `import mupc`, three names, any order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import mupc
+from mupc.errors import MupcError
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+def test_mupc_plan_is_callable_however_it_was_imported() -> None:
+    code = """
+import mupc, torch
+from torch import nn
+analysis = mupc.analyze(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), (torch.zeros(2, 8),))
+first = mupc.plan(analysis)
+from mupc.plan import Plan, make_plan
+assert mupc.plan(analysis, optimizer="sgd") == make_plan(analysis, optimizer="sgd") != first
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_parameter_says_role_axes_growth_and_why() -> None:
+    analysis = mupc.analyze(model(), args=(torch.zeros(2, 8),))
+    roles = {name: p.role for name, p in analysis.parameters.items()}
+    assert roles == {
+        "0.weight": "input",
+        "0.bias": "vector",
+        "2.weight": "hidden",
+        "2.bias": "vector",
+        "4.weight": "output",
+        "4.bias": "scalar",
+    }
+    hidden = analysis.parameters["2.weight"]
+    assert hidden.infinite == (True, True)
+    assert hidden.axes[1] == analysis.parameters["0.weight"].axes[0]
+    assert hidden.source is not None
+    assert "test_api.py" in hidden.source or "sequential" in hidden.source.lower() or ":" in hidden.source
+    assert any("hidden" in line for line in hidden.why)
+
+
+def test_the_users_word_on_a_dim_stands() -> None:
+    analysis = mupc.analyze(model(), args=(torch.zeros(2, 8),))
+    (inner,) = analysis.parameters["2.weight"].axes[1]
+    fixed = mupc.analyze(model(), args=(torch.zeros(2, 8),), fixed=[inner])
+    assert fixed.parameters["2.weight"].role == "input"
+    assert fixed.parameters["0.weight"].role == "scalar"
+    with pytest.raises(MupcError, match="no dim is named 'widht'"):
+        mupc.analyze(model(), args=(torch.zeros(2, 8),), scaling=["widht"])
+
+
+def test_weights_on_a_device_are_neither_moved_nor_changed() -> None:
+    real = model()
+    before = {name: tensor.clone() for name, tensor in real.state_dict().items()}
+    mupc.analyze(real, args=(torch.zeros(2, 8),))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in real.state_dict().items())
+    assert all(p.device.type == "cpu" for p in real.parameters())
