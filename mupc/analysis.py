@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -50,25 +51,25 @@ def analyze(
     *,
     fixed: Sequence[str] = (),
     scaling: Sequence[str] = (),
+    sizes: Mapping[str, int] = MappingProxyType({}),
     target: str | None = None,
 ) -> Analysis:
     """Trace a model on meta and infer what every parameter does.
 
     The model may be on any device; it is not changed, and nothing of its size is allocated. `fixed` and `scaling` name
-    dims, as the report names them, whose verdict is the caller's. Raises `TraceError` where the forward cannot be
+    dims, as the report names them, whose verdict is the caller's; `sizes` are names for sizes that the model does not
+    hold itself (constructor arguments). Raises `TraceError` where the forward cannot be
     traced with these inputs, `MupcError` where no dim bears a given name.
     """
     with unhurried():
-        return _analyze(model, trace(model, tuple(args), dict(kwargs or {})), fixed, scaling, target)
+        traced = trace(model, tuple(args), dict(kwargs or {}))
+        dims = infer_dims(traced)
+        names = name_dims(model, dims, blocks(model), sizes)
+        return _judge(model, traced, declare(dims, _declared(names, fixed, scaling)), names, target)
 
 
-def _analyze(
-    model: nn.Module, traced: Trace, fixed: Sequence[str], scaling: Sequence[str], target: str | None
-) -> Analysis:
-    dims = infer_dims(traced)
+def _judge(model: nn.Module, traced: Trace, dims: Dims, names: Mapping[Atom, str], target: str | None) -> Analysis:
     groups = blocks(model)
-    names = name_dims(model, dims, groups)
-    dims = declare(dims, _declared(names, fixed, scaling))
     found = infer_roles(dims, names)
     branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
     roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
@@ -105,7 +106,12 @@ def _declared(names: Mapping[Atom, str], fixed: Sequence[str], scaling: Sequence
     return {atom: name in scaling for atom, name in names.items() if name in fixed or name in scaling}
 
 
-def name_dims(model: nn.Module, dims: Dims, repeated: Sequence[Sequence[str]] = ()) -> dict[Atom, str]:
+def name_dims(
+    model: nn.Module,
+    dims: Dims,
+    repeated: Sequence[Sequence[str]] = (),
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> dict[Atom, str]:
     """A name for every atom on a parameter's axis, from the modules that hold the parameter.
 
     Atoms that lie inside one repeated block each, in the same places of it, and agree in size and verdict share one.
@@ -130,7 +136,7 @@ def name_dims(model: nn.Module, dims: Dims, repeated: Sequence[Sequence[str]] = 
         kind = dims.kinds.get(atom)
         key = (atoms.size[atom], kind and kind.kind, kind and kind.grows, _within_block(where, block_of) or atom)
         groups.setdefault(key, []).append(atom)
-    held = held_sizes(model)
+    held = held_sizes(model, sizes)
     taken: set[str] = set()
     names: dict[Atom, str] = {}
 

@@ -163,7 +163,13 @@ def plan_of(job: Job) -> dict[str, Any]:
     from mupc.plan import make_plan
 
     analysis = analyze(
-        target.model, target.args, target.kwargs, fixed=job.fixed, scaling=job.scaling, target=target.name
+        target.model,
+        target.args,
+        target.kwargs,
+        fixed=job.fixed,
+        scaling=job.scaling,
+        sizes=target.sizes,
+        target=target.name,
     )
     return {"plan": make_plan(analysis, **job.options).to_json(), "how": target.how}
 

@@ -26,12 +26,12 @@ TORCH_NAMES = (
 )
 
 
-def held_sizes(model: nn.Module) -> dict[str, dict[int, list[str]]]:
-    """Per module path, the names of ints it holds: config fields first (`""` is the root), then attributes."""
+def held_sizes(model: nn.Module, given: Mapping[str, int]) -> dict[str, dict[int, list[str]]]:
+    """Per module path (`""` is the root), the names of ints: those given first, config fields, then attributes."""
     out: dict[str, dict[int, list[str]]] = {}
     for path, module in model.named_modules():
         sizes: dict[int, list[str]] = defaultdict(list)
-        for name, value in _ints(module):
+        for name, value in (*(given.items() if not path else ()), *_ints(module)):
             if name not in sizes[value] and not NO_SIZE.search(name):
                 sizes[value].append(name)
         out[path] = dict(sizes)
