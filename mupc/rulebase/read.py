@@ -85,8 +85,8 @@ def read(path: Path, model: type[E]) -> File[E]:
     except tomllib.TOMLDecodeError as error:
         raise RuleError(_toml_message(path, str(error))) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        message = f"{_spelled(first['loc'])}: {first['msg']}"
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo also lacks the right key
+        message = f"{_spelled(first['loc'])}: {_said(first['type'], first['msg'])}"
         raise RuleError(f"{path}:{line_of(text, first['loc'])}: {message}") from error
     file = File(path, text, entry)
     if entry.name != path.stem:
@@ -98,6 +98,10 @@ def _toml_message(path: Path, message: str) -> str:
     at = re.search(r" ?\(at (?:line (\d+), column \d+|end of document)\)", message)
     line = at[1] if at and at[1] else str(path.read_text(encoding="utf-8").count("\n") + 1)
     return f"{path}:{line}: not TOML: {message[: at.start()] if at else message}"
+
+
+def _said(kind: str, message: str) -> str:
+    return {"extra_forbidden": "no such key", "missing": "this key is missing"}.get(kind, message)
 
 
 def _spelled(place: Place) -> str:
