@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +103,10 @@ def _nonzero_each(call: Call) -> Any:
 
 
 def _masked_select(call: Call) -> Any:
-    return call.empty((_count(call, call.named["mask"]),))
+    mask = call.named["mask"]
+    shape = torch.broadcast_shapes(call.named["self"].shape, mask.shape)
+    each = math.prod(shape) // max(1, mask.numel()) if call.real(mask) else 1
+    return call.empty((_count(call, mask) * each,))
 
 
 def _count(call: Call, mask: torch.Tensor) -> int:

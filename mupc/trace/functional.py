@@ -22,6 +22,8 @@ RENAMED = {
     "aten::detach_": "detach",
     "aten::resize_as_": "resize_as",
 }
+# what an op leaves where it overwrites everything: nothing of what was there before
+OVERWRITING = {"aten::zero_": torch.ops.aten.zeros_like.default, "aten::fill_.Scalar": torch.ops.aten.full_like.default}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Functional:
 def functional(func: Any) -> Functional:
     """The functional twin of a mutable op; the op itself where there is none."""
     schema = func._schema
+    if func.name() in OVERWRITING:
+        return Functional(OVERWRITING[func.name()], (), ("self",))
     written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     outs = tuple(a.name for a in schema.arguments if a.is_out)
     kept = [(a.name, str(a.type)) for a in schema.arguments if not a.is_out]

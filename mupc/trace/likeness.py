@@ -94,7 +94,7 @@ def _values(tensor: torch.Tensor) -> object:
     """The values of small real buffers, which a forward may decide by."""
     if isinstance(tensor, nn.Parameter) or not keeps_values(tensor) or tensor.numel() > NUMBERS or tensor.layout is not torch.strided:
         return None
-    return bytes(tensor.detach().contiguous().view(torch.uint8).flatten().tolist())
+    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).tolist())
 
 
 def form(value: Any, depth: int = 0) -> object:

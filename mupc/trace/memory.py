@@ -53,6 +53,8 @@ class Memory:
         self.versions: dict[int, int] = {}
         self.unknown: set[int] = set()  # storages on the CPU whose contents are not what the program would hold
         self.twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.rooms: dict[int, torch.Tensor] = {}  # per storage, memory on meta for its tensors' twins
+        self.stands_for: dict[int, int] = {}  # such memory -> the storage
         self.names: dict[int, str] = {}  # of tensors that may turn up as constants
         self.writes: list[int] = []  # per write, when the storage that it reached was first seen
 
@@ -60,7 +62,7 @@ class Memory:
 
     def real(self, tensor: torch.Tensor) -> bool:
         """Are its values those the program would compute?"""
-        return tensor.device.type == "cpu" and type(tensor) in PLAIN and storage_of(tensor) not in self.unknown
+        return tensor.device.type == "cpu" and type(tensor) in PLAIN and self.storage(tensor) not in self.unknown
 
     def meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on meta: itself, or a twin that is kept."""
@@ -69,19 +71,37 @@ class Memory:
         known = self.twins.get(id(tensor))
         if known is None or known[1].shape != tensor.shape:
             with torch._C._DisableTorchDispatch():
-                known = self.twins[id(tensor)] = tensor, meta_like(tensor)
+                known = self.twins[id(tensor)] = tensor, self._twin(tensor)
         return known[1]
+
+    def _twin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On meta, tensors that share memory share it too."""
+        storage = self.storage(tensor)
+        if not storage or tensor.is_meta or type(tensor) not in PLAIN:
+            return meta_like(tensor)
+        room = self.rooms.get(storage)
+        if room is None:
+            size = tensor.untyped_storage().nbytes()
+            room = self.rooms[storage] = torch.empty(size, dtype=torch.uint8, device="meta")
+            self.stands_for[storage_of(room)] = storage
+        twin = torch.empty(0, dtype=tensor.dtype, device="meta")
+        return twin.set_(room.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload,no-any-return]
+
+    def storage(self, tensor: torch.Tensor) -> int:
+        """A number of its own per memory, that of a twin being its tensor's; 0 where there is none."""
+        own = storage_of(tensor)
+        return self.stands_for.get(own, own) if self.stands_for else own
 
     def forget_values(self, tensor: torch.Tensor) -> None:
         """Something was written into a real tensor that only the data knows."""
         if not tensor.is_meta:
-            self.unknown.add(storage_of(tensor))
+            self.unknown.add(self.storage(tensor))
 
     # nodes -----------------------------------------------------------------------------------------------------------
 
     def bind(self, tensor: torch.Tensor, node: fx.Node, view: View | None = None) -> None:
         """From now on, `node` is this tensor's value."""
-        storage = storage_of(tensor)
+        storage = self.storage(tensor)
         born = len(self.writer.log)
         if storage:
             root = self.roots.setdefault(storage, tensor)
@@ -94,7 +114,7 @@ class Memory:
     def node(self, tensor: torch.Tensor) -> fx.Node:
         """The tensor's value as a node."""
         held = self.held.get(id(tensor))
-        if held is None or (held.storage and held.storage != storage_of(tensor)):
+        if held is None or (held.storage and held.storage != self.storage(tensor)):
             return self._unseen(tensor)
         if held.view is not None and held.version != self.versions.get(held.storage, 0):
             held.node = self._seen_through(held.view, tensor)
@@ -114,7 +134,7 @@ class Memory:
         return node
 
     def _unseen(self, tensor: torch.Tensor) -> fx.Node:
-        root = self.roots.get(storage_of(tensor))
+        root = self.roots.get(self.storage(tensor))
         if root is None or root is tensor:
             return self.constant(tensor)
         view = View(root, *_look(root, tensor))
@@ -130,7 +150,7 @@ class Memory:
         if self.real(tensor) and tensor.numel() <= KEPT:
             with torch._C._DisableTorchDispatch():
                 node.meta["value"] = tensor.detach().clone()
-        self.roots.pop(storage_of(tensor), None)
+        self.roots.pop(self.storage(tensor), None)
         self.bind(tensor, node)
         return node
 
@@ -154,7 +174,7 @@ class Memory:
     def written(self, tensor: torch.Tensor, node: fx.Node) -> None:
         """`tensor` now holds `node`: so do the parts of its bases that it looks into."""
         held = self.held.get(id(tensor))
-        if held is None or held.storage != storage_of(tensor):
+        if held is None or held.storage != self.storage(tensor):
             self.bind(tensor, node)
             return
         version = self.versions.get(held.storage, 0) + 1

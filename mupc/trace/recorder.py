@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mupc.trace import dependent
 from mupc.trace.functional import RESHAPING, arguments, functional
 from mupc.trace.guesses import Sides
-from mupc.trace.memory import Memory, View, meta_like, storage_of
+from mupc.trace.memory import Memory, View, meta_like
 from mupc.trace.writer import Writer
 
 aten = torch.ops.aten
@@ -181,12 +181,18 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
         first = args[0] if args else None
         if not isinstance(first, torch.Tensor) or out is first or not tensors:
             return None
-        storage = storage_of(out)
-        return View(first, func, tuple(args[1:]), kwargs, part) if storage and storage == storage_of(first) else None
+        storage = self.memory.storage(out)
+        shares = storage and storage == self.memory.storage(first)
+        return View(first, func, tuple(args[1:]), kwargs, part) if shares else None
 
     def _record_writes(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """The functional op, and its results as the new values of what the op wrote."""
         memory, twin = self.memory, functional(func)
+        if func is aten.copy_.default:
+            memory.written(args[0], self._copied(args[1], memory.meta(args[0])))
+            if not all(memory.real(t) for t in args[:2]):
+                memory.forget_values(args[0])
+            return
         named = arguments(func, args, kwargs)
         given = tuple(memory.nodes(a) for a in args)
         named_given = {k: memory.nodes(v) for k, v in kwargs.items() if k not in twin.dropped}
@@ -199,7 +205,7 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
             part = self.writer.call(operator.getitem, (node, i), {}, value) if several else node
             if func._schema.name in RESHAPING:
                 memory.held.pop(id(tensor), None)
-                memory.roots.pop(storage_of(tensor), None)
+                memory.roots.pop(memory.storage(tensor), None)
                 memory.bind(tensor, part)
                 continue
             if not all(memory.real(t) for t in _tensors(args, kwargs)):
@@ -207,6 +213,16 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
             memory.written(tensor, part)
         if isinstance(out, torch.Tensor) and all(out is not t for t in flat):
             memory.bind(out, node)
+
+    def _copied(self, source: torch.Tensor, like: torch.Tensor) -> fx.Node:
+        """What `copy_` leaves: the source, in the shape and type of what it overwrites, whose value is lost."""
+        node = self.memory.node(source)
+        if source.shape != like.shape:
+            shown = like if source.dtype == like.dtype else like.to(source.dtype)
+            node = self.writer.call(aten.expand.default, (node, list(like.shape)), {}, shown)
+        if source.dtype != like.dtype:
+            node = self.writer.call(aten.to.dtype, (node, like.dtype), {}, like)
+        return node
 
     def _value(self, out: Any) -> Any:
         if isinstance(out, torch.Tensor):

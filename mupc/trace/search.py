@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,12 +26,24 @@ def trace(
     The model may be on any device; it is not changed and nothing of its size is allocated. Branches that depend on
     values are guessed, the guess recorded; where a guess makes the forward fail the other side is tried, and where a
     parameter stays unread, the other sides (and training mode) are traced too and joined to the same graph.
+    Where the forward takes `use_cache` and none is given, it is False.
     Raises `TraceError`, naming the user's line, where the forward fails on every side.
     """
     model = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
-    forward = Forward(model, Swap(model), tuple(args), dict(kwargs or {}), fold_blocks)
+    forward = Forward(model, Swap(model), tuple(args), _without_cache(model, args, kwargs or {}), fold_blocks)
     with unhurried():
         return _trace(forward) if recorder_works() else traced_by_export(forward)
+
+
+def _without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Unless the caller asks for it, no cache of past keys is kept: it is no result, and blocks that fill it differ."""
+    try:
+        signature = inspect.signature(model.forward)
+        given = signature.bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return dict(kwargs)
+    wanted = "use_cache" in signature.parameters and "use_cache" not in given
+    return {**kwargs, "use_cache": False} if wanted else dict(kwargs)
 
 
 def _trace(forward: Forward) -> Trace:

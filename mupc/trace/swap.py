@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ class Swap:
         return value if state is None else state.twin
 
 
-MUTABLE = (list, dict, set, deque)
+MUTABLE = (list, dict, set, deque, OrderedDict, defaultdict)
 
 
 def _copy(value: Any) -> Any:
