@@ -209,12 +209,8 @@ HANDLERS: dict[str, Callable[[Call], Any]] = {
     **dict.fromkeys(("aten::nonzero", "aten::argwhere"), _nonzero),
     **dict.fromkeys(("aten::nonzero_numpy", "aten::where"), _nonzero_each),
     **dict.fromkeys(("aten::index", "aten::_unsafe_index"), _masked_index),
-    **dict.fromkeys(
-        ("aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index_put"), _put
-    ),
-    **dict.fromkeys(
-        ("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::_unique"), _unique
-    ),
+    **dict.fromkeys(("aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index_put"), _put),
+    **dict.fromkeys(("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::_unique"), _unique),
     **dict.fromkeys(("aten::_assert_async", "aten::_assert_tensor_metadata"), _nothing),
     "aten::masked_select": _masked_select,
     "aten::repeat_interleave": _repeated,
@@ -252,6 +248,4 @@ def _promoted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(set(floats)) < 2:
         return NotImplemented
     widest = max(floats, key=lambda dtype: torch.finfo(dtype).bits)
-    return func(
-        *(a.to(widest) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args), **kwargs
-    )
+    return func(*(a.to(widest) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args), **kwargs)

@@ -76,13 +76,17 @@ def _read(program: ExportedProgram, forward: Forward) -> Trace:
             kind, target = "input", next(given, name)
         found.setdefault(kind, {})[str(target)] = node
         node.meta.update(kind=kind.removesuffix("_tensor"), name=str(target), module="", source=None)
-    outputs = [nodes[s.arg.name] for s in signature.output_specs if s.kind.name == "USER_OUTPUT" and s.arg.name in nodes]
+    outputs = [
+        nodes[s.arg.name] for s in signature.output_specs if s.kind.name == "USER_OUTPUT" and s.arg.name in nodes
+    ]
     parameters, tied = _merged(found["parameter"], forward)
     unused = tuple(name for name, node in parameters.items() if not node.users)
     last = next(n for n in reversed(graph.nodes) if n.op == "output")
     graph.erase_node(last)
     keys = [""] if len(outputs) == 1 else [str(i) for i in range(len(outputs))]
-    return Trace(graph, parameters, found["buffer"], found["input"], dict(zip(keys, outputs, strict=True)), tied, unused, ())
+    return Trace(
+        graph, parameters, found["buffer"], found["input"], dict(zip(keys, outputs, strict=True)), tied, unused, ()
+    )
 
 
 def _merged(found: dict[str, fx.Node], forward: Forward) -> tuple[dict[str, fx.Node], tuple[tuple[str, ...], ...]]:

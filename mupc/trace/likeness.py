@@ -92,7 +92,12 @@ def structure(module: nn.Module, at: int) -> object | None:
 
 def _values(tensor: torch.Tensor) -> object:
     """The values of small real buffers, which a forward may decide by."""
-    if isinstance(tensor, nn.Parameter) or not keeps_values(tensor) or tensor.numel() > NUMBERS or tensor.layout is not torch.strided:
+    if (
+        isinstance(tensor, nn.Parameter)
+        or not keeps_values(tensor)
+        or tensor.numel() > NUMBERS
+        or tensor.layout is not torch.strided
+    ):
         return None
     return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).tolist())
 

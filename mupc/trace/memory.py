@@ -144,9 +144,7 @@ class Memory:
 
     def constant(self, tensor: torch.Tensor) -> fx.Node:
         """A placeholder for a tensor that is captured from outside and is no parameter, buffer or input."""
-        node = self.writer.placeholder(
-            "constant", self.names.get(id(tensor), f"c{len(self.held)}"), self.meta(tensor)
-        )
+        node = self.writer.placeholder("constant", self.names.get(id(tensor), f"c{len(self.held)}"), self.meta(tensor))
         if self.real(tensor) and tensor.numel() <= KEPT:
             with torch._C._DisableTorchDispatch():
                 node.meta["value"] = tensor.detach().clone()
@@ -212,9 +210,7 @@ class Memory:
             if dim is not None:
                 stride = whole.tensor.stride(dim)
                 start = (child.storage_offset() - whole.tensor.storage_offset()) // stride if stride else 0
-                return call(
-                    aten.slice_scatter.default, (base, new, dim, start, start + child.shape[dim]), {}, value
-                )
+                return call(aten.slice_scatter.default, (base, new, dim, start, start + child.shape[dim]), {}, value)
         if name in ("view_as_real", "view_as_complex"):
             back = aten.view_as_complex.default if name == "view_as_real" else aten.view_as_real.default
             return call(back, (new,), {}, value)

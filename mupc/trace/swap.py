@@ -91,9 +91,7 @@ class Swap:
     def applied(self, training: bool) -> Iterator[None]:
         """While inside, the model computes with the twins; afterwards every module is as it was."""
         modules = list(self.model.modules())
-        saved = [
-            (held, dict(held)) for m in modules for held in (m.__dict__, m._parameters, m._buffers, m._modules)
-        ]
+        saved = [(held, dict(held)) for m in modules for held in (m.__dict__, m._parameters, m._buffers, m._modules)]
         contents = [(value, _copy(value)) for m in modules for value in m.__dict__.values() if type(value) in MUTABLE]
         try:
             for module in modules:

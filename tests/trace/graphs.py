@@ -74,7 +74,9 @@ def _called(node: fx.Node, given: dict[int, Any]) -> Any:
         out = node.target(*real(node.args), **{k: real(v) for k, v in node.kwargs.items()})  # type: ignore[operator]
     shown = node.meta["val"]
     if isinstance(out, Tensor):
-        assert tuple(out.shape) == tuple(shown.shape), f"{node.format_node()}: {shown.shape} shown, {out.shape} computed"
+        assert tuple(out.shape) == tuple(shown.shape), (
+            f"{node.format_node()}: {shown.shape} shown, {out.shape} computed"
+        )
         assert out.dtype == shown.dtype, node.format_node()
         return out.clone()  # the graph is a value graph: nothing aliases
     return out
