@@ -79,9 +79,8 @@ def main() -> None:
     options = parser.parse_args()
     seconds, megabytes = command(options.layers)
 
-    from mupc.trace import trace
-
     from mupc.analysis import analyze
+    from mupc.trace import trace
 
     model, inputs = llama(options.layers)
 
