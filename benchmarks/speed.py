@@ -39,7 +39,7 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def llama(layers: int) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The model on meta, and inputs that a bare meta forward accepts (a ready mask, so that nothing calls `.item()`)."""
+    """The model on meta, and inputs that a bare meta forward accepts: a ready mask, or it would call `.item()`."""
     from mupc.target import import_transformers
 
     transformers = import_transformers()
