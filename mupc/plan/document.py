@@ -70,7 +70,6 @@ class Part(Frozen):
     axis: int
     range: tuple[int, int]
     role: str
-    sub_role: str | None = None
     init_std: Exponent | None
 
 
@@ -114,31 +113,24 @@ class Parameter(Frozen):
 
 
 class Model(Frozen):
-    """The target, its number of elements and tensors, the names that hold one tensor, the blocks that repeat."""
+    """The target, its number of elements and of tensors, and the names that hold one tensor."""
 
     target: str
     parameters: int
     tensors: int
     tied: tuple[tuple[str, ...], ...]
-    blocks: tuple[tuple[str, ...], ...] = ()
-    depth: int | None = None
 
 
 class Coverage(Frozen):
     """What the verdicts rest on, and what is not known.
 
-    `held_fixed` are dims that could have been scaled; `base_in_proportion` those whose base was not given, but set in
-    proportion to the ones that were.
+    `assumed_ops` are ops without a signature, and branches or numbers that depend on values, each with its place.
     """
 
     classified: int
     unknown: int
     assumed_ops: tuple[str, ...] = ()
     literals: dict[str, JsonValue] = {}
-    guesses: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-    held_fixed: dict[str, int] = {}
-    base_in_proportion: tuple[str, ...] = ()
 
 
 class Activation(Frozen):

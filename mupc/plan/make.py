@@ -15,8 +15,6 @@ from mupc.rulebase.base import GAUGES
 if TYPE_CHECKING:  # importing roles imports torch, which a plan's reader does not need
     from mupc.roles import Roles
 
-HELD = ("inner", "count", "rank", "experts")  # fixed by policy, not by data: what a user may want to know
-
 
 class Analysed(Protocol):
     """What a plan needs of an analysis."""
@@ -28,13 +26,9 @@ class Analysed(Protocol):
     @property
     def coverage(self) -> dict[str, Any]: ...
     @property
-    def blocks(self) -> tuple[tuple[str, ...], ...]: ...
-    @property
     def depth(self) -> int | None: ...
     @property
     def guesses(self) -> tuple[str, ...]: ...
-    @property
-    def unused(self) -> tuple[str, ...]: ...
 
 
 def make_plan(
@@ -50,8 +44,8 @@ def make_plan(
     """The plan of a model under a parametrization and an optimizer.
 
     `base` gives dims, by name, the size that hyperparameters were tuned at; the other growing dims shrink in the same
-    proportion (the geometric mean of the given ratios), which `coverage.base_in_proportion` lists. Without a base all
-    ratios are 1. Raises `MupcError` for a dim that does not grow, or an unknown parametrization, optimizer or gauge.
+    proportion (the geometric mean of the given ratios), and their `why` says so. Without a base all ratios are 1.
+    Raises `MupcError` for a dim that does not grow, or an unknown parametrization, optimizer or gauge.
     """
     rules = rulebase or load_rules()
     rules.parametrization(parametrization), rules.optimizer(optimizer)
@@ -63,7 +57,7 @@ def make_plan(
     settler = Settler(rules, parametrization, optimizer, gauge, roles, {d.name: d.size / d.base for d in dims}, depth)
     return Plan(
         model=_model(analysis),
-        coverage=_coverage(analysis, dims, base or {}),
+        coverage=_coverage(analysis),
         dims=dims,
         parametrization=parametrization,
         optimizer=optimizer,
@@ -80,19 +74,12 @@ def _model(analysis: Analysed) -> Model:
         parameters=sum(prod(p.shape) for p in parameters),
         tensors=len(parameters),
         tied=analysis.roles.tied,
-        blocks=analysis.blocks,
-        depth=analysis.depth,
     )
 
 
-def _coverage(analysis: Analysed, dims: Sequence[Dim], base: Mapping[str, int]) -> Coverage:
-    return Coverage(
-        **analysis.coverage,
-        guesses=analysis.guesses,
-        unused=analysis.unused,
-        held_fixed={d.name: d.size for d in dims if d.kind in HELD and d.grows is False},
-        base_in_proportion=tuple(d.name for d in dims if base and _follows(d) and d.name not in base),
-    )
+def _coverage(analysis: Analysed) -> Coverage:
+    said = dict(analysis.coverage)
+    return Coverage(**said | {"assumed_ops": (*said.get("assumed_ops", ()), *analysis.guesses)})
 
 
 def _dims(analysis: Analysed, rules: RuleBase, parametrization: str) -> list[Dim]:
@@ -128,7 +115,12 @@ def with_bases(dims: Sequence[Dim], base: Mapping[str, int]) -> tuple[Dim, ...]:
     logs = [log(size / known[name].size) for name, size in base.items() if _follows(known[name])]
     shrink = exp(fsum(logs) / max(1, len(logs)))
 
-    def sized(dim: Dim) -> int:
-        return base.get(dim.name, max(1, round(dim.size * shrink)) if logs and _follows(dim) else dim.size)
+    def based(dim: Dim) -> Dim:
+        if dim.name in base:
+            return dim.model_copy(update={"base": base[dim.name]})
+        if not logs or not _follows(dim):
+            return dim
+        size = max(1, round(dim.size * shrink))
+        return dim.model_copy(update={"base": size, "why": f"{dim.why}; base in proportion to those given"})
 
-    return tuple(dim.model_copy(update={"base": sized(dim)}) for dim in dims)
+    return tuple(based(dim) for dim in dims)

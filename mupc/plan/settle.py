@@ -47,7 +47,7 @@ class Settler:
             infinite=p.infinite,
             role=p.role,
             sub_role=p.sub_role,
-            parts=tuple(self.part(part, one) for part, one in parts),
+            parts=tuple(self.part(part, one, p) for part, one in parts),
             uses=uses,
             fan_in=tuple(dim for axis in subject.fan_in for dim in axis),
             fan_out=p.fan_out,
@@ -64,7 +64,7 @@ class Settler:
             return dict.fromkeys(names)
         setting = settled.setting
         return {
-            "init_std": self.std(subject, setting.std, fan_in_size),
+            "init_std": self.std(subject, setting.std, fan_in_size / self.at(Monomial.product(_flat(subject.fan_in)))),
             "multiplier": Exponent(exponent=setting.multiplier.to_json(), value=self.at(setting.multiplier)),
             "lr": self.scale(setting.lr),
             "weight_decay": self.scale(setting.decay),
@@ -192,16 +192,19 @@ class Settler:
     def scale(self, monomial: Monomial) -> Scale:
         return Scale(exponent=monomial.to_json(), scale=self.at(monomial))
 
-    def part(self, part: FoundPart, subject: Subject) -> Part:
-        known = part.role not in NAMELESS
-        std = self.std(subject, self.apply(subject).setting.std, part.fan_in_size) if known else None
-        return Part(axis=part.axis, range=(part.start, part.stop), role=part.role, sub_role=part.sub_role, init_std=std)
+    def part(self, part: FoundPart, subject: Subject, p: Found) -> Part:
+        """A part of an out-axis sums over the whole fan-in; so do the parts of an in-axis, together."""
+        std = None
+        if part.role not in NAMELESS:
+            beside = [q for q in p.parts if q.axis == part.axis] if part.fan_in_size != p.fan_in_size else [part]
+            base = sum(q.fan_in_size / self.at(Monomial.product(q.fan_in)) for q in beside)
+            std = self.std(subject, self.apply(subject).setting.std, base)
+        return Part(axis=part.axis, range=(part.start, part.stop), role=part.role, init_std=std)
 
-    def std(self, subject: Subject, std: Monomial, fan_in_size: int) -> Exponent:
+    def std(self, subject: Subject, std: Monomial, base_fan_in: float) -> Exponent:
         """See `Exponent`: the recipe at the base, 1/sqrt(fan_in), moved by the ratios."""
-        if subject.role in ("vector", "scalar") and fan_in_size == 1:
+        if subject.role in ("vector", "scalar") and base_fan_in == 1:
             return Exponent(exponent=std.to_json())
-        base_fan_in = fan_in_size / self.at(Monomial.product(_flat(subject.fan_in)))
         return Exponent(exponent=std.to_json(), value=base_fan_in**-0.5 * self.at(std))
 
 
