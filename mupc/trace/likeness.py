@@ -21,28 +21,54 @@ DEEPEST = 3
 OWN = frozenset(nn.Module().__dict__) - {"training"}
 
 
-class Ordinal(int):
-    """A block's own number, which tells whether anything was decided by it: a name may be formed from it, no more."""
+class Ordinal:
+    """A block's own number, which tells whether anything was decided by it: a name may be formed from it, no more.
 
-    read: bool = False
+    It passes for an int, and is none: C code would read an int's value unseen.
+    """
+
+    __slots__ = ("read", "value")
+
+    def __init__(self, value: int) -> None:
+        self.value, self.read = value, False
+
+    @property
+    def __class__(self) -> type:
+        return int
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise TypeError("a number stays a number")
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return int, (self.value,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.value, name)
 
 
 def _noting(operation: str) -> Any:
     def method(self: Ordinal, *operands: Any) -> Any:
         self.read = True
-        plain = (int(o) if type(o) is Ordinal else o for o in operands)
-        return getattr(int, operation)(int.__pos__(self), *plain)
+        return getattr(self.value, operation)(*(o.value if type(o) is Ordinal else o for o in operands))
 
     return method
 
 
 for _operation in (
-    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__floordiv__", "__rfloordiv__", "__truediv__",
-    "__rtruediv__", "__mod__", "__rmod__", "__pow__", "__rpow__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__",
-    "__ge__", "__hash__", "__bool__", "__index__", "__float__", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
-    "__neg__",
-):  # fmt: skip
-    setattr(Ordinal, _operation, _noting(_operation))
+    "add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod divmod rdivmod pow rpow eq ne lt le gt ge "
+    "hash bool index int float and rand or ror xor rxor lshift rlshift rshift rrshift neg pos abs invert round"
+).split():
+    setattr(Ordinal, f"__{_operation}__", _noting(f"__{_operation}__"))
 
 
 def groups(names: dict[str, nn.Module]) -> list[list[tuple[int, nn.Module]]]:

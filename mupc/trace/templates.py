@@ -22,7 +22,7 @@ from mupc.trace.recorder import Recorder
 
 
 class NotRepeatedError(Exception):
-    """The last block of a group was not what its siblings were taken for; trace again without templates."""
+    """A block was not what its siblings were taken for, or failed under watch; trace again without templates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,12 @@ class _Observation:
         entered = [memory.node(t) for t in self.inputs]
         start, written, held, seen = len(log), len(memory.writes), _state(self.module), len(memory.held)
         with _watched(self.module, self.at) as ordinals:
-            out = original(*args, **kwargs)
+            try:
+                out = original(*args, **kwargs)
+            except (TypeError, ValueError, AttributeError) as error:
+                if ordinals:  # a number of its own would not have failed there, perhaps
+                    raise NotRepeatedError from error
+                raise
         sound = (
             not any(ordinal.read for ordinal in ordinals)
             and all(born > start for born in memory.writes[written:])
@@ -178,8 +183,11 @@ class _Observation:
         known |= {node: ("n", i) for i, node in enumerate(nodes)}
         prefix, steps = writer.path[-1], []
         for node in nodes:
-            if node.op != "call_function":
-                return None
+            if node.op == "placeholder":
+                if (literal := _literal(node)) is None:
+                    return None
+                steps.append((None, literal, (), _sizes(node.meta["val"]), ""))
+                continue
             inner = str(node.meta["module"]).removeprefix(prefix)
             shape = _sizes(node.meta["val"])
             steps.append((node.target, _encode(node.args, known), _encode(node.kwargs, known), shape, inner))
@@ -202,8 +210,14 @@ class _Replay:
         writer, made = self.recorder.writer, self.made
         prefix, create = writer.path[-1], writer.graph.create_node
         for like, (target, args, kwargs, _shape, inner) in zip(self.template.nodes, self.template.steps, strict=True):
+            meta: dict[str, Any]
+            model = like.meta
+            if target is None:
+                made.append(writer.graph.placeholder(f"constant_c{len(writer.log)}_{len(made)}"))
+                made[-1].meta.update(model, name=f"c{len(writer.log)}_{len(made)}")
+                continue
             node = create("call_function", target, self._decode(args), self._decode(kwargs))
-            meta, model = node.meta, like.meta
+            meta = node.meta
             meta["val"], meta["module"], meta["source"] = model["val"], prefix + inner, model["source"]
             if "user_source" in model:
                 meta["user_source"] = model["user_source"]
@@ -276,10 +290,19 @@ def _watched(module: nn.Module, at: int) -> Iterator[list[Ordinal]]:
                 held[key] = value
 
 
+def _literal(node: fx.Node) -> object | None:
+    """The value of a tensor written in the code; None for one kept from before."""
+    value = node.meta.get("value")
+    if value is None or not node.meta["name"].startswith("c") or not node.meta["name"][1:].isdigit():
+        return None
+    with torch._C._DisableTorchDispatch(), torch._C._DisablePythonDispatcher():
+        return str(value.dtype), tuple(value.shape), tuple(value.reshape(-1).tolist())
+
+
 def _state(module: nn.Module) -> dict[tuple[int, str], object]:
     """What a block holds as attributes: one that leaves anything behind has an effect no template repeats."""
     return {
-        (id(sub), key): value if isinstance(value, SIMPLE) and type(value) is not Ordinal else id(value)
+        (id(sub), key): value if type(value) is not Ordinal and isinstance(value, SIMPLE) else id(value)
         for sub in module.modules()
         for held in (sub.__dict__, sub._buffers)
         for key, value in held.items()
