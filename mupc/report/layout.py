@@ -5,7 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from rich.text import Text
+
 GAP, INDENT = "  ", "    "
+SOLID = "\N{NO-BREAK SPACE}"  # a space where no line breaks
 LEAST = 16  # no column is wrapped to less than this
 
 
@@ -62,3 +65,14 @@ def wrapped(text: str, width: int, hang: str = "") -> list[str]:
         )
         or [""]
     ]
+
+
+def lines_of(text: str, width: int, style: str = "", hang: str = "") -> list[Text]:
+    """A paragraph, styled."""
+    return [Text(line.replace(SOLID, " "), style) for line in wrapped(text, width, hang)]
+
+
+def table_of(head: list[str], rows: list[list[str]], width: int) -> list[Text]:
+    """A table, its head dimmed, indented by two."""
+    heads, lines = table(head, rows, width - 2)
+    return [*(Text("  " + line, "dim") for line in heads), *(Text("  " + line) for line in lines)]
