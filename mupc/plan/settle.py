@@ -118,7 +118,7 @@ class Settler:
 
     def part_subject(self, part: FoundPart, p: Found, whole: Subject) -> Subject:
         """A part has the whole's other axes, and its own dims on the axis that is cut."""
-        here = set(p.axes[part.axis])
+        here = {*p.axes[part.axis], *(dim for q in _summed_with(part, p) for dim in q.fan_in)}
         others = tuple(axis for axis in whole.fan_in if not set(axis) <= here)
         own = tuple(dim for dim in part.fan_in if dim not in _flat(others))
         fan_in = whole.fan_in if set(_flat(whole.fan_in)) == set(part.fan_in) else (*others, own) if own else others
@@ -196,7 +196,7 @@ class Settler:
         """A part of an out-axis sums over the whole fan-in; so do the parts of an in-axis, together."""
         std = None
         if part.role not in NAMELESS:
-            beside = [q for q in p.parts if q.axis == part.axis] if part.fan_in_size != p.fan_in_size else [part]
+            beside = _summed_with(part, p) or [part]
             base = sum(q.fan_in_size / self.at(Monomial.product(q.fan_in)) for q in beside)
             std = self.std(subject, self.apply(subject).setting.std, base)
         return Part(axis=part.axis, range=(part.start, part.stop), role=part.role, init_std=std)
@@ -206,6 +206,11 @@ class Settler:
         if subject.role in ("vector", "scalar") and base_fan_in == 1:
             return Exponent(exponent=std.to_json())
         return Exponent(exponent=std.to_json(), value=base_fan_in**-0.5 * self.at(std))
+
+
+def _summed_with(part: FoundPart, p: Found) -> list[FoundPart]:
+    """The parts of an in-axis, which all add into one output; none where the axis that is cut is an out-axis."""
+    return [q for q in p.parts if q.axis == part.axis] if part.fan_in_size != p.fan_in_size else []
 
 
 def _flat(axes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
