@@ -15,10 +15,7 @@ def rules(form: str) -> None:
     """Everything in the rule base, one line an entry."""
     from mupc.rulebase import load_rules
 
-    rows = [
-        {"kind": kind, "name": entry.name, "status": entry.status, "title": entry.title}
-        for kind, entry in load_rules().entries()
-    ]
+    rows = load_rules().listing()
     if form == "json":
         write(json.dumps(rows, indent=2, ensure_ascii=False), None)
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
@@ -170,8 +171,7 @@ class RuleBase(BaseModel):
         """An entry in words, its sources cited. Raises `MupcError` where nothing is called so."""
         found = [explained(kind, entry) for kind, entry in self.entries() if entry.name == name]
         if not found:
-            names = ", ".join(entry.name for _, entry in self.entries())
-            raise MupcError(f"nothing is called {name!r}; there are {names}")
+            raise MupcError(f"nothing is called {name!r}; {_near(name, [entry.name for _, entry in self.entries()])}")
         return "\n\n".join(found)
 
     def cases(self) -> Iterator[tuple[Entry, bool, Case]]:
@@ -250,5 +250,10 @@ def _own_symbols(chosen: Parametrization, subject: Subject) -> dict[str, Monomia
 
 def _find(kind: Literal["parametrization", "optimizer"], table: Mapping[str, E], name: str) -> E:
     if name not in table:
-        raise MupcError(f"no {kind} is called {name!r}; there are {', '.join(sorted(table))}")
+        raise MupcError(f"no {kind} is called {name!r}; {_near(name, sorted(table))}")
     return table[name]
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    close = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"

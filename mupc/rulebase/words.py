@@ -6,6 +6,8 @@ import textwrap
 
 from mupc.rulebase.schema import Entry, Optimizer, Parametrization, Rule
 
+WIDTH = 100
+
 
 def explained(kind: str, entry: Entry) -> str:
     """What the entry is, what it says, and who says so."""
@@ -15,12 +17,19 @@ def explained(kind: str, entry: Entry) -> str:
         lines += _parametrization(entry)
     if isinstance(entry, Optimizer):
         lines += _optimizer(entry)
-    return "\n".join(lines).rstrip()
+    return "\n".join(line for long in lines for line in _folded(long)).rstrip()
+
+
+def _folded(line: str) -> list[str]:
+    """A line of at most WIDTH, its continuation indented by two more."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent + "  ", **options) or [""]
 
 
 def _wrapped(text: str) -> list[str]:
     paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
-    return [line for part in paragraphs if part for line in (*textwrap.wrap(part, 100), "")]
+    return [line for part in paragraphs if part for line in (*textwrap.wrap(part, WIDTH), "")]
 
 
 def _parametrization(entry: Parametrization) -> list[str]:
