@@ -26,7 +26,7 @@ class Trace:
     """One graph of pre-dispatch ATen ops on meta; parameters, buffers and inputs are its placeholders.
 
     Keys are FQNs for parameters and buffers, argument names and paths for inputs, paths for outputs ("" for a bare
-    tensor, "alternative3.logits" for one of another side of a guess). `tied` are names of one tensor, the first its key.
+    tensor, "alternative3.logits" for one of another side of a guess). `tied` are one tensor's names, the first its key.
     """
 
     graph: fx.Graph

@@ -104,7 +104,7 @@ def _nonzero_each(call: Call) -> Any:
 
 def _masked_select(call: Call) -> Any:
     mask = call.named["mask"]
-    shape = torch.broadcast_shapes(call.named["self"].shape, mask.shape)
+    shape = torch.broadcast_shapes(call.named["self"].shape, mask.shape)  # type: ignore[no-untyped-call]
     each = math.prod(shape) // max(1, mask.numel()) if call.real(mask) else 1
     return call.empty((_count(call, mask) * each,))
 
@@ -118,7 +118,7 @@ def _masked_index(call: Call) -> Any:
     x, indices = call.args[0], call.args[1]
     if not any(i is not None and i.dtype in MASKS for i in indices):
         return NotImplemented
-    at, kept, wide = 0, [], ()
+    at, kept, shapes = 0, [], list[tuple[int, ...]]()
     places: list[int] = []  # of the indexed axes among all; where they are neighbours the new axis takes their place
     first = 0
     for index in indices:
@@ -129,12 +129,18 @@ def _masked_index(call: Call) -> Any:
         first = len(kept) if not places else first
         covered = max(1, index.dim()) if index.dtype in MASKS else 1
         places += range(at, at + covered)
-        shape = (_count(call, index),) if index.dtype in MASKS else tuple(index.shape)
-        wide = shape if len(shape) > len(wide) or (len(shape) == len(wide) and wide == (1,)) else wide
+        shapes.append((_count(call, index),) if index.dtype in MASKS else tuple(index.shape))
         at += covered
     if places != list(range(places[0], places[-1] + 1)):
         first = 0
-    return call.empty((*kept[:first], *wide, *kept[first:], *x.shape[at:]))
+    return call.empty((*kept[:first], *_broadcast(shapes), *kept[first:], *x.shape[at:]))
+
+
+def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of all of them together; where a size that was guessed disagrees, the first holds."""
+    rank = max(map(len, shapes))
+    columns = zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True)
+    return tuple(next((n for n in column if n != 1), 1) for column in columns)
 
 
 def _put(call: Call) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_unflatten
 
 from mupc.trace.blame import blame
 from mupc.trace.capture import Forward, Trace
@@ -76,17 +77,22 @@ def _read(program: ExportedProgram, forward: Forward) -> Trace:
             kind, target = "input", next(given, name)
         found.setdefault(kind, {})[str(target)] = node
         node.meta.update(kind=kind.removesuffix("_tensor"), name=str(target), module="", source=None)
-    outputs = [
-        nodes[s.arg.name] for s in signature.output_specs if s.kind.name == "USER_OUTPUT" and s.arg.name in nodes
-    ]
+    outputs = _outputs(program, nodes)
     parameters, tied = _merged(found["parameter"], forward)
     unused = tuple(name for name, node in parameters.items() if not node.users)
     last = next(n for n in reversed(graph.nodes) if n.op == "output")
     graph.erase_node(last)
-    keys = [""] if len(outputs) == 1 else [str(i) for i in range(len(outputs))]
-    return Trace(
-        graph, parameters, found["buffer"], found["input"], dict(zip(keys, outputs, strict=True)), tied, unused, ()
-    )
+    return Trace(graph, parameters, found["buffer"], found["input"], outputs, tied, unused, ())
+
+
+def _outputs(program: ExportedProgram, nodes: dict[str, fx.Node]) -> dict[str, fx.Node]:
+    """The forward's results by their paths."""
+    given = [s.arg for s in program.graph_signature.output_specs if s.kind.name == "USER_OUTPUT"]
+    ends = [nodes.get(getattr(arg, "name", "")) for arg in given]
+    shown = [end and end.meta["val"] for end in ends]
+    results = tree_unflatten(shown, program.call_spec.out_spec)
+    found = iter(end for end, value in zip(ends, shown, strict=True) if isinstance(value, torch.Tensor))
+    return {path: end for (path, _), end in zip(leaves(results), found, strict=True) if end is not None}
 
 
 def _merged(found: dict[str, fx.Node], forward: Forward) -> tuple[dict[str, fx.Node], tuple[tuple[str, ...], ...]]:
@@ -116,4 +122,4 @@ def _annotate(graph: fx.Graph) -> None:
         node.meta["module"] = stack[-1][0] if stack else ""
         node.meta["source"] = f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
         if node.target is operator.getitem:
-            node.meta.setdefault("val", node.args[0].meta["val"][node.args[1]])  # type: ignore[union-attr,index]
+            node.meta.setdefault("val", node.args[0].meta["val"][node.args[1]])

@@ -1,4 +1,4 @@
-"""When are two modules one structure? Classes, shapes and every plain attribute agree, but for the place they stand in."""
+"""When are two modules one structure? Classes, shapes and plain attributes agree, but for the place they stand in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN = frozenset(nn.Module().__dict__) - {"training"}
 
 
 class Ordinal:
-    """A block's own number, which tells whether anything was decided by it: a name may be formed from it, no more.
+    """A block's own number, which tells whether it was read: what it decides differs from block to block.
 
     It passes for an int, and is none: C code would read an int's value unseen.
     """
@@ -40,15 +40,6 @@ class Ordinal:
     def __class__(self, kind: type) -> None:
         raise TypeError("a number stays a number")
 
-    def __str__(self) -> str:
-        return str(self.value)
-
-    def __repr__(self) -> str:
-        return repr(self.value)
-
-    def __format__(self, spec: str) -> str:
-        return format(self.value, spec)
-
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return int, (self.value,)
 
@@ -64,10 +55,12 @@ def _noting(operation: str) -> Any:
     return method
 
 
-for _operation in (
-    "add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod divmod rdivmod pow rpow eq ne lt le gt ge "
-    "hash bool index int float and rand or ror xor rxor lshift rlshift rshift rrshift neg pos abs invert round"
-).split():
+OPERATIONS = """
+    add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod divmod rdivmod pow rpow eq ne lt le gt ge
+    hash bool index int float and rand or ror xor rxor lshift rlshift rshift rrshift neg pos abs invert round
+    str repr format
+"""
+for _operation in OPERATIONS.split():
     setattr(Ordinal, f"__{_operation}__", _noting(f"__{_operation}__"))
 
 

@@ -85,7 +85,7 @@ class Memory:
             room = self.rooms[storage] = torch.empty(size, dtype=torch.uint8, device="meta")
             self.stands_for[storage_of(room)] = storage
         twin = torch.empty(0, dtype=tensor.dtype, device="meta")
-        return twin.set_(room.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload,no-any-return]
+        return twin.set_(room.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
     def storage(self, tensor: torch.Tensor) -> int:
         """A number of its own per memory, that of a twin being its tensor's; 0 where there is none."""

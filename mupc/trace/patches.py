@@ -59,11 +59,11 @@ def _values_through_ops() -> Iterator[None]:
         return [tolist(row) for row in self] if self.dim() else self.item()
 
     def format_(self: torch.Tensor, spec: str) -> str:
-        return written(self, spec) if self.dim() or not self.is_meta else format(self.item(), spec)
+        return str(written(self, spec)) if self.dim() or not self.is_meta else format(self.item(), spec)  # type: ignore[no-untyped-call]
 
     torch.backends.mha.set_fastpath_enabled(False)
     torch.Tensor.tolist = tolist  # type: ignore[assignment,method-assign]
-    torch.Tensor.__format__ = format_  # type: ignore[method-assign,assignment]
+    torch.Tensor.__format__ = format_  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -165,7 +165,7 @@ class _Observation:
                 continue
             twin = memory.twins.get(key)
             expected = count[key] + (twin is not None) + 1  # getrefcount's own
-            if h.tensor._use_count() > 1:  # a view's base, say: torch itself holds it
+            if h.tensor._use_count() > 1:  # type: ignore[attr-defined]  # a view's base, say: torch itself holds it
                 expected += _SHARED
             if sys.getrefcount(h.tensor) > expected:
                 return True
