@@ -23,8 +23,8 @@ def explained(kind: str, entry: Entry) -> str:
 def _folded(line: str) -> list[str]:
     """A line of at most WIDTH, its continuation indented by two more."""
     indent = " " * (len(line) - len(line.lstrip()))
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(line, WIDTH, subsequent_indent=indent + "  ", **options) or [""]
+    hang = indent + "  "
+    return textwrap.wrap(line, WIDTH, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _wrapped(text: str) -> list[str]:
