@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 
+from mupc.blame import describe, user_line
+from mupc.errors import TraceError
 from mupc.trace.guesses import Guess, Sides
 from mupc.trace.memory import meta_like
 from mupc.trace.patches import quiet
@@ -60,6 +64,18 @@ class Forward:
         starred = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
         names = [n for n in bound.arguments if n in plain][: len(self.args)]
         return names + [f"{starred}.{i}" for i in range(len(self.args) - len(names))], self.kwargs
+
+    def failed(self, error: Exception, guessed: bool = False) -> TraceError:
+        """What the forward raised as one line: the user's own, or else one in the folder of the model's class."""
+        if isinstance(error, TraceError):
+            return error
+        home = getattr(sys.modules.get(type(self.model).__module__), "__file__", None)
+        place = user_line(error.__traceback__)
+        if place is None and home:
+            place = user_line(error.__traceback__, str(Path(home).resolve().parent))
+        values = guessed or "meta" in str(error)
+        hint = "; the forward branches on values: pass real inputs (--input, example_inputs)" if values else ""
+        return TraceError(f"{f'{place}: ' if place else ''}{describe(error)}{hint}")
 
 
 class Capture:

@@ -11,7 +11,6 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_unflatten
 
-from mupc.trace.blame import blame
 from mupc.trace.capture import Forward, Trace
 from mupc.trace.guesses import Sides
 from mupc.trace.memory import meta_like
@@ -55,7 +54,7 @@ def traced_by_export(forward: Forward) -> Trace:
             kwargs = replaced(dict(forward.kwargs), "", lambda t, _: meta_like(t))
             program = torch.export.export(forward.model, args, kwargs, strict=False)
     except Exception as error:
-        raise blame(error, False) from error
+        raise forward.failed(error) from error
     return _read(program, forward)
 
 

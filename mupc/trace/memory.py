@@ -22,7 +22,7 @@ KEPT = 1 << 12  # elements up to which a constant's values are kept on its node
 
 @dataclass(slots=True)
 class View:
-    """How a tensor looks into its parent: the op that made it (None: it is all of it), for a multi-output op which part."""
+    """How a tensor looks into its parent: the op that made it (None: it is all of it) and which of its results."""
 
     parent: torch.Tensor
     target: Any = None
@@ -33,7 +33,7 @@ class View:
 
 @dataclass(slots=True)
 class Held:
-    """A tensor, kept alive so that its id stays its own, and the node that held its value at a version of its storage."""
+    """A tensor, kept alive so that its id stays its own, and the node of its value at a version of its storage."""
 
     tensor: torch.Tensor
     node: fx.Node

@@ -240,7 +240,7 @@ def _same_objects(memory: Memory, out: Any, tensors: list[torch.Tensor]) -> Any:
 
 
 def _filled(name: str, args: Any, kwargs: Any, like: torch.Tensor) -> torch.Tensor | None:
-    """Zeros, ones or a constant of whole numbers, for real: they depend on no values, whatever they are shaped after."""
+    """Zeros, ones or a constant of whole numbers, for real: they depend on no values, whatever gives their shape."""
     new = name.startswith("new_")
     shape = tuple(args[1] if new else like.shape)
     fill: Any = {"zeros": 0, "ones": 1}.get(name.removeprefix("new_").removesuffix("_like"))

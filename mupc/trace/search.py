@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from mupc.trace.blame import blame
 from mupc.trace.capture import Capture, Forward, Trace
 from mupc.trace.fallback import recorder_works, traced_by_export
 from mupc.trace.guesses import TRIES, Sides
@@ -104,7 +103,7 @@ def _first(forward: Forward) -> Capture:
             continue
         return capture
     assert failure is not None
-    raise blame(failure, guessed) from failure
+    raise forward.failed(failure, guessed) from failure
 
 
 @contextmanager

@@ -181,7 +181,8 @@ class _Observation:
             return None
         known |= {node: ("in", i) for i, node in reversed(list(enumerate(entered)))}
         known |= {node: ("n", i) for i, node in enumerate(nodes)}
-        prefix, steps = writer.path[-1], []
+        prefix = writer.path[-1]
+        steps: list[tuple[Any, Any, Any, Any, str]] = []
         for node in nodes:
             if node.op == "placeholder":
                 if (literal := _literal(node)) is None:

@@ -33,7 +33,7 @@ def replaced(value: Any, path: str, change: Callable[[torch.Tensor, str], torch.
     twin = copy.copy(value)
     if isinstance(value, Mapping):
         for k, v in value.items():
-            twin[k] = inner(v, k)  # type: ignore[index]
+            twin[k] = inner(v, k)
         return twin
     for k, v in vars(value).items():
         object.__setattr__(twin, k, inner(v, k))

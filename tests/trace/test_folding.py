@@ -79,8 +79,9 @@ def _deepseek() -> tuple[nn.Module, dict[str, Any]]:
     t = import_transformers()
     config = t.DeepseekV3Config(
         hidden_size=32, intermediate_size=40, moe_intermediate_size=8, num_hidden_layers=7, first_k_dense_replace=1,
-        num_attention_heads=4, num_key_value_heads=4, n_routed_experts=8, n_group=2, topk_group=1, num_experts_per_tok=2,
-        q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8, vocab_size=50,
+        num_attention_heads=4, num_key_value_heads=4, n_routed_experts=8, n_group=2, topk_group=1,
+        num_experts_per_tok=2, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8,
+        vocab_size=50,
     )  # fmt: skip
     return t.DeepseekV3ForCausalLM(config), {}
 

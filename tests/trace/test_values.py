@@ -184,7 +184,7 @@ class Hits(nn.Module):
         out = torch.zeros_like(x)
         mask = nn.functional.one_hot(self.router(x).topk(2, -1).indices, 5).permute(2, 1, 0)
         for hit in mask.sum((-1, -2)).nonzero():
-            place, row = torch.where(mask[hit].squeeze(0))
+            _, row = torch.where(mask[hit].squeeze(0))
             out.index_add_(0, row, self.experts[f"expert_{hit[0]}"](x[row]))
         return out
 
