@@ -52,20 +52,11 @@ class SubRoles:
             return self._vector(use, kinds, rank)
         if len(self.attention.get(use.parameter, ())) == 1:
             return next(iter(self.attention[use.parameter]))
-        ends = {
-            word: {k for entries, k in zip(use.axes, kinds, strict=False) for w, _ in entries if w == word}
-            for word in words
-        }
-        if "experts" in ends.get("batch", ()):
-            return (
-                "expert_in"
-                if self._within_stream(use, "in")
-                else "expert_out"
-                if self._within_stream(use, "out")
-                else None
-            )
-        if "experts" in ends.get("out", ()):
-            return "router"
+        if "experts" in kinds and rank > 2:
+            enters, leaves = self._within_stream(use, "in"), self._within_stream(use, "out", besides="experts")
+            return "expert_in" if enters else "expert_out" if leaves else None
+        if "experts" in kinds:
+            return "router" if role in ("output", "hidden") else None
         if self._rank(use, "out"):
             return "lora_a"
         if self._rank(use, "in"):
@@ -83,8 +74,10 @@ class SubRoles:
         alone = len(atoms) == 1 and atoms[0] not in self.dims.facts.parts and atoms[0] in kinds
         return alone and kinds[atoms[0]].kind == "rank"
 
-    def _within_stream(self, use: RawUse, word: str) -> bool:
-        atoms = self._atoms(use, word)
+    def _within_stream(self, use: RawUse, word: str, besides: str = "") -> bool:
+        """Is that side of the contraction the residual stream, dims of the kind `besides` left aside?"""
+        kinds = self.dims.kinds
+        atoms = [a for a in self._atoms(use, word) if not (a in kinds and kinds[a].kind == besides)]
         return bool(atoms) and all(a in self.stream for a in atoms)
 
     def _atoms(self, use: RawUse, word: str) -> list[Atom]:
