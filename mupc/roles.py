@@ -9,7 +9,7 @@ from math import prod
 
 from mupc.dims import Dims, Kind
 from mupc.dims.atoms import Atom, Axis
-from mupc.dims.fold import RawUse
+from mupc.dims.records import RawUse
 from mupc.subroles import SubRoles
 
 

@@ -9,7 +9,7 @@ from torch import fx
 
 from mupc.dims import Dims
 from mupc.dims.atoms import Atom
-from mupc.dims.fold import DATA, RawUse
+from mupc.dims.records import DATA, RawUse
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import shapes
 

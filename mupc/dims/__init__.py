@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from mupc.dims.atoms import Atom
 from mupc.dims.facts import Facts, gather
-from mupc.dims.fold import Folded, fold
+from mupc.dims.fold import fold
 from mupc.dims.kinds import Kind, kinds
+from mupc.dims.records import Folded
 from mupc.trace import Trace
 
 __all__ = ["Dims", "Facts", "Folded", "Kind", "declare", "infer_dims"]

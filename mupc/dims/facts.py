@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from mupc.dims.atoms import Atom, Axis
-from mupc.dims.fold import DATA, Folded, RawUse
+from mupc.dims.records import DATA, Folded, RawUse
 from mupc.structure import Residual, merges, reaching, residuals
 from mupc.trace import Trace
 

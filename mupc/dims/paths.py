@@ -8,7 +8,7 @@ from torch import fx
 
 from mupc.dims.atoms import Atom
 from mupc.dims.facts import Facts
-from mupc.dims.fold import DATA, WEIGHT, RawUse
+from mupc.dims.records import DATA, WEIGHT, RawUse
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import shapes
 from mupc.signature import labels

@@ -215,13 +215,13 @@ def recurrent(call: Call) -> Signature | None:
         else:
             patterns[weight.index], words[weight.index] = (gate_axis,), ("batch",)
     for n, state in enumerate(states):
-        patterns[state.index] = _state(state.shape, "h" if n else "p", h if n else p, sizes)
+        patterns[state.index] = _state(state.shape, h if n else p, sizes)
     for i, shape in enumerate(call.shapes):
         patterns.setdefault(i, plain(f"o{i}_", shape))
         sizes |= sizes_of((patterns[i], shape)) if i not in words else {}
     out = call.results[0]
     results = [(*plain("x", out[:-1]), step)]
-    results += [_state(shape, "", h if n else p, sizes) for n, shape in enumerate(call.results[1:])]
+    results += [_state(shape, h if n else p, sizes) for n, shape in enumerate(call.results[1:])]
     for axes, shape in zip(results, call.results, strict=True):
         sizes |= {a[0]: n for a, n in zip(axes, shape, strict=True) if len(a) == 1 and isinstance(a[0], str)}
     operands = tuple(patterns[i] for i in range(len(call.shapes)))
@@ -239,7 +239,7 @@ def recurrent(call: Call) -> Signature | None:
     )
 
 
-def _state(shape: Shape, _name: str, last: Axis, sizes: dict[str, int]) -> Axes:
+def _state(shape: Shape, last: Axis, sizes: dict[str, int]) -> Axes:
     middle = plain("n", shape[1:-1])
     return (_product("layers", sizes=sizes), *middle, last)
 

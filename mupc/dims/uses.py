@@ -1,0 +1,246 @@
+"""Is a value weight or data, and what does an op do with the weights among its operands?"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+
+from torch import fx
+
+from mupc.dims.atoms import Axis
+from mupc.dims.records import DATA, NEUTRAL, POSITIONAL, WEIGHT, Folded, RawUse, Trail, Weight
+from mupc.ops import signature_of, tensor_nodes
+from mupc.signature import Axes as Patterns
+from mupc.signature import Signature, labels
+
+
+def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
+    """Decide what the result is (weight, data, neutral) and note the uses of the weights among the operands."""
+    op = getattr(getattr(node.target, "_schema", None), "name", str(node.target)).removeprefix("aten::")
+    if op in POSITIONAL:
+        state.status[node] = DATA
+        return
+    if signature.kind == "factory":
+        state.status[node] = NEUTRAL
+        return
+    weights = [i for i, source in enumerate(sources) if state.status[source] == WEIGHT]
+    if not weights:
+        state.status[node] = joined(state, sources)
+        _activations(state, node, signature, sources, env)
+        return
+    if _stays_weight(state, signature, sources, op, weights):
+        state.status[node] = WEIGHT
+        _derive(state, node, signature, sources, weights, env)
+        return
+    state.status[node] = DATA
+    for i in weights:
+        _use(state, node, op, signature, sources, i, env)
+    _activations(state, node, signature, sources, env)
+
+
+def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], op: str, weights: list[int]) -> bool:
+    """Only parameters went in, or neutral values along axes the weight already has."""
+    if signature.kind == "recurrent" or any(state.status[s] == DATA for s in sources):
+        return _picks_matrix(state, signature, sources, weights)
+    if signature.kind == "index" and len(sources) > 1 and signature.marks:
+        return _picks_matrix(state, signature, sources, weights)
+    if signature.words or _takes_input(op):
+        return False
+    if len(weights) == len(sources):
+        return True
+    if signature.kind in ("normalise",):
+        return False
+    held = {label for i in weights for axis in signature.operands[i] for label in labels(axis)}
+    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
+    neutral = {
+        label
+        for i, axes in enumerate(signature.operands)
+        if i not in weights
+        for axis in axes
+        for label in labels(axis)
+    }
+    contracted = held & neutral - out
+    return not contracted and not (neutral & out - held)
+
+
+def _takes_input(op: str) -> bool:
+    """Ops whose first operand is an activation by convention, even where it is a parameter."""
+    return op in ("linear", "scaled_dot_product_attention", "lstm", "gru") or op.startswith("conv")
+
+
+def _picks_matrix(state: Folded, signature: Signature, sources: list[fx.Node], weights: list[int]) -> bool:
+    """A look-up that leaves a vector is an activation; one that leaves a matrix picks a weight (experts)."""
+    if signature.kind != "index" or weights != [0] or "lookup" not in signature.marks.values():
+        return False
+    left = [
+        axis
+        for axis in signature.operands[0]
+        if axis and not any(signature.marks.get(x) == "lookup" for x in labels(axis))
+    ]
+    return len(left) >= 2
+
+
+def _trails(weight: Weight, pattern: Patterns) -> dict[str, Trail]:
+    """Where each label of a weight operand came from."""
+    out: dict[str, Trail] = {}
+    for axis, trail in zip(pattern, weight.trails, strict=False):
+        for label in labels(axis):
+            out[label] = out.get(label, frozenset()) | trail
+    return out
+
+
+def _derive(
+    state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], weights: list[int], env: dict[str, Axis]
+) -> None:
+    held: dict[str, Trail] = defaultdict(frozenset)
+    parameters: frozenset[str] = frozenset()
+    for i in weights:
+        weight = state.weights.get(sources[i])
+        if weight is None:
+            continue
+        parameters |= weight.parameters
+        for label, trail in _trails(weight, signature.operands[i]).items():
+            held[label] |= trail
+    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
+    if signature.kind == "multilinear" and len(weights) > 1:
+        state.factors |= {place for label, trail in held.items() if label not in out for place in trail}
+    axes = signature.results[0] if signature.results else ()
+    trails = tuple(frozenset().union(*(held.get(label, frozenset()) for label in labels(axis))) for axis in axes)
+    state.weights[node] = Weight(parameters, trails)
+    if signature.kind == "index":
+        for i in weights:
+            for label in _trails(state.weights[sources[i]], signature.operands[i]):
+                if signature.marks.get(label) == "lookup":
+                    state.marks["experts"].append(env[label])
+
+
+def _use(
+    state: Folded, node: fx.Node, op: str, signature: Signature, sources: list[fx.Node], i: int, env: dict[str, Axis]
+) -> None:
+    """One word per label of a weight operand: contracted with the others (`in`), new (`out`), in both (`batch`)."""
+    weight = state.weights.get(sources[i])
+    if weight is None:
+        return
+    term = next((t for t in signature.terms if i in t), (i,))
+    others = [j for j in (term if signature.kind == "multilinear" else range(len(sources))) if j != i]
+    beside = {label for j in others for axis in signature.operands[j] for label in labels(axis)}
+    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
+    words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
+    contracts = (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
+    looked = False
+    fed = i == 0 and _takes_input(
+        op
+    )  # a parameter fed to a layer as its input (a learned query) is what an input layer makes
+    contracts |= fed
+    for at, (axis, trail) in enumerate(zip(signature.operands[i], weight.trails, strict=False)):
+        for label in labels(axis):
+            word = "out" if fed else _word(label, at, i, signature, beside, out)
+            looked |= word == "lookup"
+            for place in trail:
+                words[place].append((word, env[label]))
+    matrix = any(word in ("in", "kernel", "lookup") for entries in words.values() for word, _ in entries)
+    for parameter in sorted(weight.parameters):
+        axes = tuple(tuple(words.get((parameter, k), ())) for k in range(_rank(state, parameter, words)))
+        own = {word for entries in axes for word, _ in entries}
+        acts = bool(own & {"in", "kernel", "lookup"}) or (
+            "out" in own and not matrix
+        )  # else a norm's scale within a matrix
+        state.uses.append(RawUse(parameter, node, op, axes, (looked or contracts) and acts))
+
+
+def _rank(state: Folded, parameter: str, words: dict[tuple[str, int], list[tuple[str, Axis]]]) -> int:
+    return max((k for name, k in words if name == parameter), default=-1) + 1
+
+
+def _word(label: str, at: int, i: int, signature: Signature, beside: set[str], out: set[str]) -> str:
+    mark = signature.marks.get(label)
+    if mark == "kernel":
+        return "kernel"
+    if mark == "lookup":
+        return "lookup"
+    if mark == "experts":
+        return "batch"
+    if i in signature.words:
+        return "batch" if mark == "count" and signature.words[i][at] != "out" else signature.words[i][at]
+    if label not in out:
+        return "in"
+    return "batch" if label in beside or signature.kind not in ("multilinear", "index") else "out"
+
+
+def _activations(
+    state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]
+) -> None:
+    """Note the dims contracted between two different activations, by a product or by a product and a later sum."""
+    if signature.kind != "multilinear":
+        return
+    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
+    for term in signature.terms:
+        held = {
+            label
+            for i in term
+            if state.status[sources[i]] == WEIGHT
+            for axis in signature.operands[i]
+            for label in labels(axis)
+        }
+        data = [i for i in term if state.status[sources[i]] == DATA]
+        for a in range(len(data)):
+            for b in range(a + 1, len(data)):
+                i, j = data[a], data[b]
+                if sources[i] is sources[j]:
+                    continue
+                left = {label for axis in signature.operands[i] for label in labels(axis)}
+                right = {label for axis in signature.operands[j] for label in labels(axis)}
+                state.contracted += [(env[label], node) for label in sorted((left & right) - out - held)]
+    if signature.over and len(sources) >= 1:
+        _summed_product(state, node, signature, sources[0], env)
+
+
+def _summed_product(state: Folded, node: fx.Node, signature: Signature, source: fx.Node, env: dict[str, Axis]) -> None:
+    """`(x * y).sum(axis)` is a contraction: find the product behind the sum and note it as one."""
+    hops = 0
+    while source.op == "call_function" and source.target is not operator.getitem and hops < 4:
+        inner = signature_of(source)
+        if inner.kind == "multilinear" and len(inner.terms) == 1 and len(inner.terms[0]) > 1:
+            break
+        if inner.kind != "layout" or inner.operands[0] != inner.results[0] or len(inner.operands) != 1:
+            return
+        source = tensor_nodes(source)[0]
+        hops += 1
+    else:
+        return
+    reduced = [
+        at for at, axis in enumerate(signature.operands[0]) if any(label in signature.over for label in labels(axis))
+    ]
+    gone = {label for at in reduced for label in labels(inner.results[0][at])}
+    factors = tensor_nodes(source)
+    if len(set(factors)) < 2:
+        return
+    having = [
+        i for i, axes in enumerate(inner.operands) if any(label in gone for axis in axes for label in labels(axis))
+    ]
+    if len(having) < 2:
+        return
+    axes_of = dict(
+        zip((label for axis in inner.results[0] for label in labels(axis)), state.tensors[source][0], strict=False)
+    )
+    data = [i for i in having if state.status[factors[i]] == DATA]
+    if len(data) > 1:
+        state.contracted += [(env[label], node) for at in reduced for label in labels(signature.operands[0][at])]
+    for i, factor in enumerate(factors):
+        weight = state.weights.get(factor)
+        if weight is None or i not in having or not data:
+            continue
+        words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
+        beside = {label for j in having if j != i for axis in inner.operands[j] for label in labels(axis)}
+        for axis, trail in zip(inner.operands[i], weight.trails, strict=False):
+            for label in labels(axis):
+                word = "in" if label in gone else "batch" if label in beside else "out"
+                for place in trail:
+                    words[place].append((word, axes_of.get(label, ())))
+        for parameter in sorted(weight.parameters):
+            axes = tuple(tuple(words.get((parameter, k), ())) for k in range(_rank(state, parameter, words)))
+            state.uses.append(RawUse(parameter, node, "mul+sum", axes, True))
+
+
+def joined(state: Folded, sources: list[fx.Node]) -> int:
+    return max((state.status.get(s, NEUTRAL) for s in sources), default=NEUTRAL)
