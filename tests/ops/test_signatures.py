@@ -81,7 +81,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(
-    ("run", "op", "args", "expected"), GOLDEN, ids=lambda v: str(v) if not isinstance(v, tuple) else ""
+    ("run", "op", "args", "expected"), GOLDEN, ids=[f"{case[1]}-{i}" for i, case in enumerate(GOLDEN)]
 )
 def test_written_form(run: Any, op: Any, args: tuple[Any, ...], expected: str) -> None:
     signature = run(op, *args)
