@@ -15,7 +15,7 @@ from mupc.dims.atoms import Atom
 from mupc.dims.naming import held_sizes, name_for
 from mupc.errors import MupcError
 from mupc.roles import Dim, Parameter, Roles, infer_roles
-from mupc.structure import blocks, depth
+from mupc.structure import blocks, depth, unwrapped
 from mupc.trace import Trace, trace, unhurried
 
 
@@ -61,6 +61,7 @@ def analyze(
     hold itself (constructor arguments). Raises `TraceError` where the forward cannot be
     traced with these inputs, `MupcError` where no dim bears a given name.
     """
+    model = unwrapped(model)
     with unhurried():
         traced = trace(model, tuple(args), dict(kwargs or {}))
         dims = infer_dims(traced)

@@ -127,6 +127,17 @@ def between(early: fx.Node, late: fx.Node, order: Mapping[fx.Node, int]) -> froz
     return frozenset(forward)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own module inside torch.compile's, DataParallel's or DistributedDataParallel's wrapper."""
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
 def blocks(model: nn.Module) -> tuple[tuple[str, ...], ...]:
     """Groups of sibling modules that hold the same parameters in the same shapes, in order: `("h.0", "h.1", ...)`."""
     groups: list[tuple[str, ...]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -62,3 +63,13 @@ def test_weights_on_a_device_are_neither_moved_nor_changed() -> None:
     mupc.analyze(real, args=(torch.zeros(2, 8),))
     assert all(torch.equal(tensor, before[name]) for name, tensor in real.state_dict().items())
     assert all(p.device.type == "cpu" for p in real.parameters())
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda m: nn.DataParallel(torch.compile(m))])
+def test_wrappers_are_looked_through(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    found = mupc.analyze(wrap(model()), args=(torch.zeros(2, 8),)).parameters
+    assert {name: p.role for name, p in found.items() if name.endswith("weight")} == {
+        "0.weight": "input",
+        "2.weight": "hidden",
+        "4.weight": "output",
+    }

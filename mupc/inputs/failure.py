@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from mupc.blame import is_users
+
 _CALLS = ("_call_impl", "_wrapped_call_impl", "__call__")
 _NO_MEMBER = object()
 
@@ -38,6 +40,11 @@ class Failure:
             found.append((traceback.tb_frame, traceback.tb_lineno))
             traceback = traceback.tb_next
         return found[::-1]
+
+    @property
+    def is_the_users_own(self) -> bool:
+        """Raised by the user's code itself, not by an op that a shape did not fit."""
+        return bool(self.frames) and is_users(self.frames[0][0].f_code.co_filename)
 
     @property
     def kind(self) -> str:

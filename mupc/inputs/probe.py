@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from mupc.devices import any_device
 from mupc.inputs.guess import Guess
 from mupc.inputs.signature import forward_parameters
+from mupc.target.build import Unmoved
 
 _aten = torch.ops.aten
 _SMALL = 1 << 20
@@ -44,7 +46,7 @@ def attempt(model: nn.Module, inputs: Mapping[str, Guess]) -> Attempt:
     tolist = Tensor.tolist
     try:
         Tensor.tolist = _tolist(tolist, mode)  # type: ignore[method-assign]
-        with torch.no_grad(), mode:
+        with torch.no_grad(), any_device(), Unmoved(), mode:
             model(**{name: guess.tensor() for name, guess in inputs.items()}, **extra)
     except Exception as error:
         return Attempt(error, mode.ops, mode.guessed)

@@ -33,7 +33,7 @@ def infer(model: nn.Module, own: str = "") -> State:
     """
     context = Context(model)
     deadline = time.monotonic() + _SECONDS
-    best: tuple[int, Exception] | None = None
+    best: tuple[tuple[bool, int], Exception] | None = None
     plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
     until = _TRIES
     seen: set[str] = set()
@@ -50,14 +50,15 @@ def infer(model: nn.Module, own: str = "") -> State:
             return state
         failure = Failure(tried.error)
         if hopeless(failure):
-            best, plausible = (tried.ops, tried.error), None
+            best, plausible = ((True, tried.ops), tried.error), None
             break
         kinds[failure.kind] += 1
         if kinds[failure.kind] <= _SAME:  # else the repair changed nothing, and nor will repairs of it
             for repaired in itertools.islice(repairs(failure, state, context), _REPAIRS):
                 heapq.heappush(waiting, (-tried.ops, next(order), repaired))
-        if best is None or tried.ops > best[0]:
-            best = tried.ops, tried.error
+        reached = failure.is_the_users_own, tried.ops
+        if best is None or reached > best[0]:
+            best = reached, tried.error
         if plausible is None and (needs_values(tried.error) or tried.guessed):
             plausible, until = state, len(seen) + _LAST_TRIES
     if plausible is not None:

@@ -39,6 +39,13 @@ def needs_values(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) or "meta" in said or "unallocated storage" in said
 
 
+class Unmoved(TorchFunctionMode):
+    """`.cuda()` and the like leave a tensor where it is."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in _MOVES else func(*args, **(kwargs or {}))
+
+
 class OnMeta(TorchFunctionMode):
     """Factories make meta tensors, small constants stay real, and a real operand that meets a meta one joins it."""
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from mupc.errors import TargetError
 from mupc.inputs import Inputs, find_inputs
+from mupc.structure import unwrapped
 from mupc.target.settings import parse_settings
 
 
@@ -50,8 +51,9 @@ def load_target(name: str, settings: Sequence[str] = (), inputs: Sequence[str] =
     Raises `TargetError` with one line for whatever goes wrong, the user's own exceptions included.
     """
     built = build_target(name, settings)
-    found: Inputs = find_inputs(built.model, inputs, built.example_inputs, built.own)
-    return Target(name, built.model, found.args, found.kwargs, found.how, built.optimizer, built.make, built.sizes)
+    model = unwrapped(built.model)
+    found: Inputs = find_inputs(model, inputs, built.example_inputs, built.own)
+    return Target(name, model, found.args, found.kwargs, found.how, built.optimizer, built.make, built.sizes)
 
 
 def build_target(name: str, settings: Sequence[str] = ()) -> Built:

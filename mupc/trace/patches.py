@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mupc.devices import any_device
 from mupc.trace.higher_order import taught
 
 
@@ -19,7 +20,7 @@ def quiet() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_same_numbers())
         stack.enter_context(_values_through_ops())
-        stack.enter_context(_any_device())
+        stack.enter_context(any_device())
         stack.enter_context(taught())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -70,23 +71,3 @@ def _values_through_ops() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.Tensor.tolist = listed  # type: ignore[method-assign]
         torch.Tensor.__format__ = written  # type: ignore[method-assign]
-
-
-@contextmanager
-def _any_device() -> Iterator[None]:
-    """Hard-coded devices need not exist; autocast on meta is autocast on the CPU."""
-    wakes = [(m, m._lazy_init) for m in (torch.cuda, torch.xpu, torch.mps) if hasattr(m, "_lazy_init")]
-    real = torch.amp.autocast_mode.autocast.__init__
-
-    def start(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
-        real(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
-
-    for module, _ in wakes:
-        module._lazy_init = lambda: None  # type: ignore[attr-defined]
-    torch.amp.autocast_mode.autocast.__init__ = start  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for module, wake in wakes:
-            module._lazy_init = wake  # type: ignore[attr-defined]
-        torch.amp.autocast_mode.autocast.__init__ = real  # type: ignore[method-assign]
