@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mupc.trace.recorder import Recorder
 
 STAND_IN: Final = 5  # rows that a data-dependent selection is taken to have
-ALL: Final = 64  # up to here, `nonzero` is taken to find every element
+ALL: Final = 64  # up to here, a selection is taken to find every element
 CHOICES = ("aten.nonzero", "aten.argwhere", "aten.where", "aten.topk", "aten.argmax", "aten.unique", "aten._unique")
 SCALAR: Final = frozenset(
     {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
@@ -85,20 +85,19 @@ def _chosen_place(node: fx.Node) -> int | None:
     return None
 
 
-def _rows(call: Call) -> int:
+def _rows(call: Call, mask: torch.Tensor) -> int:
     """How many elements are nonzero: all of a few, so that a loop over experts meets every one."""
-    count = call.tensors[0].numel()
-    return call.size(count if count <= ALL else STAND_IN)
+    return call.size(mask.numel() if mask.numel() <= ALL else STAND_IN)
 
 
 def _nonzero(call: Call) -> Any:
-    return call.empty((_rows(call), call.tensors[0].dim()), torch.long)
+    return call.empty((_rows(call, call.tensors[0]), call.tensors[0].dim()), torch.long)
 
 
 def _nonzero_each(call: Call) -> Any:
     if len(call.args) > 1 or len(call.named) > 1:
         return NotImplemented
-    rows = _rows(call)
+    rows = _rows(call, call.tensors[0])
     return [call.empty((rows,), torch.long) for _ in range(max(1, call.tensors[0].dim()))]
 
 
@@ -110,7 +109,7 @@ def _masked_select(call: Call) -> Any:
 
 
 def _count(call: Call, mask: torch.Tensor) -> int:
-    return int(mask.sum()) if call.real(mask) else call.size(STAND_IN)
+    return int(mask.sum()) if call.real(mask) else _rows(call, mask)
 
 
 def _masked_index(call: Call) -> Any:
@@ -182,9 +181,20 @@ def _unique(call: Call) -> Any:
 
 
 def _moved(call: Call) -> Any:
-    """`real.to(other)` where `other` is on meta: only its dtype is taken."""
+    """`real.to(other)` or `real.expand_as(other)` where `other` is on meta: only its dtype, or shape, is taken."""
     x, other = call.args[0], call.named.get("other")
-    return x.to(other.dtype) if isinstance(other, torch.Tensor) and call.real(x) else NotImplemented
+    if not isinstance(other, torch.Tensor) or not call.real(x):
+        return NotImplemented
+    return AS[call.name](x, other)
+
+
+AS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "aten::to": lambda x, other: x.to(other.dtype),
+    "aten::type_as": lambda x, other: x.to(other.dtype),
+    "aten::expand_as": lambda x, other: x.expand(other.shape),
+    "aten::view_as": lambda x, other: x.view(other.shape),
+    "aten::reshape_as": lambda x, other: x.reshape(other.shape),
+}
 
 
 def _pack(call: Call) -> Any:
@@ -221,8 +231,7 @@ HANDLERS: dict[str, Callable[[Call], Any]] = {
     "aten::masked_select": _masked_select,
     "aten::repeat_interleave": _repeated,
     "aten::bincount": _bincount,
-    "aten::to": _moved,
-    "aten::type_as": _moved,
+    **dict.fromkeys(AS, _moved),
     "aten::_pack_padded_sequence": _pack,
     "aten::_pad_packed_sequence": _unpack,
 }

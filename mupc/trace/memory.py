@@ -144,7 +144,8 @@ class Memory:
 
     def constant(self, tensor: torch.Tensor) -> fx.Node:
         """A placeholder for a tensor that is captured from outside and is no parameter, buffer or input."""
-        node = self.writer.placeholder("constant", self.names.get(id(tensor), f"c{len(self.held)}"), self.meta(tensor))
+        name = self.names.get(id(tensor)) or self.writer.constant()
+        node = self.writer.placeholder("constant", name, self.meta(tensor))
         if self.real(tensor) and tensor.numel() <= KEPT:
             with torch._C._DisableTorchDispatch():
                 node.meta["value"] = tensor.detach().clone()

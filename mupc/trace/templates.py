@@ -189,7 +189,8 @@ class _Observation:
                     return None
                 steps.append((None, literal, (), _sizes(node.meta["val"]), ""))
                 continue
-            inner = str(node.meta["module"]).removeprefix(prefix)
+            inner = str(node.meta["module"])  # one that is not the block's own is called by its whole name
+            inner = inner.removeprefix(prefix) if f"{inner}.".startswith(f"{prefix}.") else inner
             shape = _sizes(node.meta["val"])
             steps.append((node.target, _encode(node.args, known), _encode(node.kwargs, known), shape, inner))
         ends = _ends(out, self.recorder, known)
@@ -214,12 +215,17 @@ class _Replay:
             meta: dict[str, Any]
             model = like.meta
             if target is None:
-                made.append(writer.graph.placeholder(f"constant_c{len(writer.log)}_{len(made)}"))
-                made[-1].meta.update(model, name=f"c{len(writer.log)}_{len(made)}")
+                name = writer.constant()
+                made.append(writer.graph.placeholder(f"constant_{name}"))
+                made[-1].meta.update(model, name=name)
                 continue
             node = create("call_function", target, self._decode(args), self._decode(kwargs))
             meta = node.meta
-            meta["val"], meta["module"], meta["source"] = model["val"], prefix + inner, model["source"]
+            meta["val"], meta["module"], meta["source"] = (
+                model["val"],
+                prefix + inner if inner[:1] in ("", ".") else inner,
+                model["source"],
+            )
             if "user_source" in model:
                 meta["user_source"] = model["user_source"]
             meta["like"] = like

@@ -24,6 +24,7 @@ class Writer:
         self.graph = graph
         self.path: list[str] = [""]
         self.log: list[fx.Node] = []  # every node, in order
+        self.constants = 0
         self.until = until  # the frame that calls the model: what lies outside it is not the model's
         self.cwd = str(Path.cwd()) + os.sep
         self.files: dict[str, tuple[str, bool] | None] = {}
@@ -45,6 +46,11 @@ class Writer:
         node.meta.update(kind=kind, name=name, val=value, module="", source=None)
         self.log.append(node)
         return node
+
+    def constant(self) -> str:
+        """A name for a constant that has none."""
+        self.constants += 1
+        return f"c{self.constants}"
 
     def source(self) -> str | None:
         """The innermost line outside torch and mupc."""

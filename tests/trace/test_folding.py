@@ -301,6 +301,28 @@ def test_tied_blocks() -> None:
     assert len(found.parameters) == 14
 
 
+def test_a_module_that_blocks_share_keeps_its_own_path() -> None:
+    class Sharing(nn.Module):
+        def __init__(self, shared: nn.Module) -> None:
+            super().__init__()
+            self.own, self.shared = nn.Linear(6, 6), shared
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.shared(self.own(x)) / torch.tensor(2.0)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Linear(6, 6)
+            self.blocks = nn.Sequential(*(Sharing(self.table) for _ in range(6)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.blocks(x)
+
+    model = Model()
+    same_graphs(faithful(model, torch.randn(2, 6)), faithful(model, torch.randn(2, 6), fold_blocks=False))
+
+
 def test_a_block_called_twice() -> None:
     class Twice(Stack):
         def forward(self, x: Tensor) -> Any:
