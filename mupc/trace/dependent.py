@@ -23,6 +23,7 @@ SCALAR: Final = frozenset(
     {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
 )
 MASKS = (torch.bool, torch.uint8)
+SPLITS: Final = frozenset({"aten::split", "aten::split_with_sizes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,17 @@ def _unpack(call: Call) -> Any:
     shape = (batch, steps) if first else (steps, batch)
     lengths = (sizes[:, None] > torch.arange(batch)).sum(0) if call.real(sizes) else call.empty((batch,), torch.long)
     return call.empty((*shape, *data.shape[1:]), data.dtype), lengths
+
+
+def adding_up(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Guessed sizes of parts that do not add up to what is split are made to: evenly, the rest to the first."""
+    if func._schema.name not in SPLITS or len(args) < 2 or not isinstance(args[1], (list, tuple)):
+        return args
+    whole, parts = args[0].shape[args[2] if len(args) > 2 else kwargs.get("dim", 0)], len(args[1])
+    if sum(args[1]) == whole or not parts:
+        return args
+    each = whole // parts
+    return (args[0], [whole - each * (parts - 1), *[each] * (parts - 1)], *args[2:])
 
 
 def _nothing(call: Call) -> Any:

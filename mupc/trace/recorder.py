@@ -74,6 +74,8 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
             kwargs = {**kwargs, "pin_memory": False}
         if any(isinstance(a, torch.device) for a in args):
             args = tuple((CPU if real else META) if isinstance(a, torch.device) else a for a in args)
+        if self.sides.made:
+            args = dependent.adding_up(func, args, kwargs)
         if real and (func._schema.name in dependent.SCALAR or self._affordable(func, args, kwargs, tensors)):
             out = func(*args, **kwargs)
             self.spent += out.numel() if isinstance(out, torch.Tensor) and not out._is_view() else 0

@@ -196,6 +196,28 @@ class Hits(nn.Module):
         return out
 
 
+class Sorted(nn.Module):
+    """Tokens sorted by their expert and split by how many each expert got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(6, 5)
+        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.router(x).argmax(-1)
+        order = chosen.argsort()
+        parts = x[order].split(chosen.bincount(minlength=5).tolist())
+        out = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+        return torch.zeros_like(x).index_copy(0, order, out)
+
+
+def test_parts_of_guessed_sizes_add_up() -> None:
+    found = trace(Sorted(), (torch.randn(13, 6),))
+    assert not found.unused
+    assert [node.meta["val"].shape[0] for node in calls(found, "linear")] == [13, 5, 2, 2, 2, 2]
+
+
 def test_experts_by_name() -> None:
     assert not trace(Hits(), (torch.randn(7, 6),)).unused
 
