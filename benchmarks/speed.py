@@ -18,9 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, ROOT)
 
 SHAPE = {
     "hidden_size": 16384,
@@ -67,7 +71,7 @@ def command(layers: int) -> tuple[float, float]:
         "--format",
         "json",
     ]
-    seconds = timed(lambda: subprocess.run(call, check=True, stdout=subprocess.DEVNULL))
+    seconds = timed(lambda: subprocess.run(call, check=True, stdout=subprocess.DEVNULL, cwd=ROOT))
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from mupc.dims import Dims, declare, infer_dims
@@ -46,7 +47,7 @@ class Analysis:
 
 def analyze(
     model: nn.Module,
-    args: Sequence[Any] = (),
+    args: Sequence[Any] | torch.Tensor = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     fixed: Sequence[str] = (),
@@ -61,9 +62,11 @@ def analyze(
     hold itself (constructor arguments). Raises `TraceError` where the forward cannot be
     traced with these inputs, `MupcError` where no dim bears a given name.
     """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise MupcError(f"analyze wants the torch.nn.Module itself, not a {type(model).__name__}")
     model = unwrapped(model)
     with unhurried():
-        traced = trace(model, tuple(args), dict(kwargs or {}))
+        traced = trace(model, (args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
         dims = infer_dims(traced)
         names = name_dims(model, dims, blocks(model), sizes)
         return _judge(model, traced, declare(dims, _declared(names, fixed, scaling)), names, target)
@@ -161,7 +164,7 @@ def _is_head_dim(dims: Dims, atom: Atom) -> bool:
     if kind is None or kind.kind != "inner":
         return False
     heads = {a for a, k in dims.kinds.items() if k.kind == "heads" and k.grows}
-    beside = any(axis[-1] == atom and heads.intersection(axis) for axis in dims.facts.products)
+    beside = any(axis and axis[-1] == atom and heads.intersection(axis) for axis in dims.facts.products)
     return beside or bool(dims.facts.of[atom].contracted)
 
 

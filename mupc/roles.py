@@ -147,13 +147,14 @@ class _Judge:
             self.side(main, axes, MATRIX[:2]),
             self.side(main, axes, ("out", "batch") if role in ("vector", "scalar") else ("out",)),
         )
+        sub = self.finer.of(main, role, len(shape), self.kinds_of(axes), branch) if main else None
         return Parameter(
             name=name,
             shape=shape,
             axes=tuple(self.named(axis) for axis in axes),
             infinite=infinite,
             role=role,
-            sub_role=self.finer.of(main, role, len(shape), self.kinds_of(axes), branch) if main else None,
+            sub_role=sub,
             parts=self.parts(main, axes, role) if main else (),
             uses=tuple(self.use(u, r, axes) for u, r in judged),
             fan_in=self.growing(ins),
@@ -161,7 +162,7 @@ class _Judge:
             fan_in_size=prod(self.atoms.length(self.atoms.expand(a)) for a in ins),
             fan_out_size=prod(self.atoms.length(self.atoms.expand(a)) for a in outs),
             residual_branch=branch,
-            why=self.why(judged, axes, role),
+            why=self.why(judged, axes, role, sub),
             source=str(main.node.meta["source"]) if main and main.node.meta.get("source") else None,
         )
 
@@ -196,6 +197,8 @@ class _Judge:
             self.grows(axis) is False and self.kind_of(axis) in ("data", "count", "lookup") for axis in axes if axis
         )
         norm = use.op.endswith("_norm") or use.op in ("mul", "div")
+        if norm and "inner" in self.kinds_of(axes):
+            return "vector"  # a state per channel
         return "input" if (table and not norm) or (use.contracts and g) else "vector"
 
     def settle(self, roles: list[str]) -> str:
@@ -271,13 +274,17 @@ class _Judge:
             role,
         )
 
-    def why(self, judged: list[tuple[RawUse, str]], axes: tuple[Axis, ...], role: str) -> tuple[str, ...]:
+    def why(
+        self, judged: list[tuple[RawUse, str]], axes: tuple[Axis, ...], role: str, sub: str | None
+    ) -> tuple[str, ...]:
         lines = [f"{r}: {u.op} at {u.node.meta.get('source') or u.node.name}" for u, r in judged]
         for axis in axes:
             for atom in self.atoms.expand(axis):
                 kind = self.kind(atom)
                 state = {True: "grows", False: "fixed", None: "unknown"}[kind.grows]
                 lines.append(f"{self.names[atom]} ({kind.kind}, {state}): {kind.why}")
+        if role == "output" and sub in ("key", "value"):
+            lines.append("one kv head of a fixed size: nothing that it makes grows, so it is output-like")
         if len({r for _, r in judged}) > 1:
             lines.append(f"several uses ({', '.join(dict.fromkeys(r for _, r in judged))}): treated as {role}")
         return tuple(dict.fromkeys(lines))

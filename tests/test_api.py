@@ -73,3 +73,12 @@ def test_wrappers_are_looked_through(wrap: Callable[[nn.Module], nn.Module]) -> 
         "2.weight": "hidden",
         "4.weight": "output",
     }
+
+
+def test_what_is_no_module_is_said_to_be_none() -> None:
+    with pytest.raises(MupcError, match=r"wants the torch\.nn\.Module itself, not a int"):
+        mupc.analyze(3)  # type: ignore[arg-type]
+
+
+def test_a_bare_tensor_is_one_argument() -> None:
+    assert mupc.analyze(model(), torch.zeros(2, 8)).parameters["0.weight"].role == "input"

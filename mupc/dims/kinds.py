@@ -15,6 +15,7 @@ from mupc.dims.verdict import Kind, width
 __all__ = ["Kind", "kinds"]
 
 
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 FINITE = (
     ("lookup", "lookup", "indexed: one row per id"),
     ("kernel", "kernel", "kernel of a convolution"),
@@ -32,7 +33,7 @@ def kinds(facts: Facts, declared: Mapping[Atom, bool] = MappingProxyType({})) ->
     for atom in atoms:
         if atom in out:
             continue
-        found = finite(facts.of[atom]) or experts(facts, atom) or dangling(facts, atom)
+        found = finite(facts.of[atom]) or returned(facts, atom) or experts(facts, atom) or dangling(facts, atom)
         if found:
             out[atom] = found
     for atom in atoms:
@@ -55,6 +56,21 @@ def finite(fact: Fact) -> Kind | None:
     if "output" in fact.marks and not fact.scales:
         return Kind("data", False, "an axis of the model's output")
     return None
+
+
+def returned(facts: Facts, atom: Atom) -> Kind | None:
+    """Rule 1, the output's features where they are fed back: no residual stream, and consumed by other weights alone.
+
+    A model that returns its hidden state returns its stream, or what one recurrent weight makes and consumes.
+    """
+    fact = facts.of[atom]
+    if "output" not in fact.marks or atom in facts.parts or stream(facts, atom):
+        return None
+    if {use.parameter for use in fact.produced} & {use.parameter for use in fact.consumed}:
+        return None
+    if any(use.op in RECURRENT for use in (*fact.produced, *fact.consumed)):
+        return None
+    return Kind("data", False, "an axis of the model's output, fed back")
 
 
 def experts(facts: Facts, atom: Atom) -> Kind | None:
@@ -91,6 +107,9 @@ def dangling(facts: Facts, atom: Atom) -> Kind | None:
 def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
     """Rule 4: contracted between activations, carried by a parameter that carries a channel axis too (SSM state)."""
     fact = facts.of[atom]
+    uses = (*fact.produced, *fact.consumed, *fact.carried)
+    if fact.consumed and all(_beside_channel(facts, use, atom, known) for use in uses):
+        return Kind("inner", False, f"state of a scan: {uses[0].parameter} and its like have one per channel")
     if (
         not fact.contracted
         or fact.consumed
@@ -109,6 +128,17 @@ def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
                                 "inner", False, f"state of a scan: {use.parameter} carries it beside a channel axis"
                             )
     return None
+
+
+def _beside_channel(facts: Facts, use: RawUse, atom: Atom, known: dict[Atom, Kind]) -> bool:
+    """The parameter carries a channel axis of its own beside the dim: it has a row of these for each channel."""
+    expand = facts.folded.atoms.expand
+    entries = [entry for axis in use.axes for entry in axis]
+    matrix = any(word in ("in", "lookup") for word, _ in entries)
+    if matrix and any(word == "out" for word, _ in entries):
+        return False
+    carried = [a for word, axis in entries if word in ("batch", "out") for a in expand(axis)]
+    return any(a != atom and a not in known and facts.of[a].scales for a in carried)
 
 
 def _grown(facts: Facts, product: tuple[Atom, ...], atom: Atom) -> bool:

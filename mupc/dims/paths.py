@@ -15,18 +15,30 @@ from mupc.signature import labels
 
 
 def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
-    """A weight that makes the dim and one that consumes it, both wider, with only linear or norm ops between."""
+    """A weight that makes the dim and one that consumes it, both wider, with only linear or norm ops between.
+
+    None where any consumer is also reached through something else: then the dim is more than a factorization. Readouts
+    do not count, neither as wide nor as consumers: behind an activation a factorized embedding is still one.
+    """
     fact = facts.of[atom]
     size = facts.folded.atoms.size[atom]
-    consumers = {use.node: use for use in fact.consumed if _other(facts, use, "out") > size and _alone(facts, use)}
-    if not consumers:
-        return None
+    consumers = {use.node: use for use in fact.consumed if not _is_readout(facts, use)}
+    found: tuple[RawUse, RawUse] | None = None
     for made in fact.produced:
-        if _other(facts, made, "in") > size:
-            used = _reached(facts, made.node, atom, consumers)
-            if used is not None:
-                return made, used
-    return None
+        for node, linear in _reached(facts, made.node, atom, set(consumers)):
+            used = consumers[node]
+            if not linear or not _alone(facts, used):
+                return None
+            if found is None and _other(facts, made, "in") > size and _other(facts, used, "out") > size:
+                found = made, used
+    return found
+
+
+def _is_readout(facts: Facts, use: RawUse) -> bool:
+    """All that it makes are axes of the model's output."""
+    expand = facts.folded.atoms.expand
+    out = [a for entries in use.axes for word, axis in entries if word == "out" for a in expand(axis)]
+    return all("output" in facts.of[a].marks and not facts.of[a].scales for a in out)
 
 
 def _alone(facts: Facts, use: RawUse) -> bool:
@@ -45,22 +57,21 @@ def _other(facts: Facts, use: RawUse, word: str) -> int:
     )
 
 
-def _reached(facts: Facts, start: fx.Node, atom: Atom, consumers: dict[fx.Node, RawUse]) -> RawUse | None:
-    seen, todo = {start}, [start]
+def _reached(facts: Facts, start: fx.Node, atom: Atom, ends: set[fx.Node]) -> list[tuple[fx.Node, bool]]:
+    """The consumers that a value meets first along the dim, and whether only linear or norm ops lie between."""
+    found: dict[tuple[fx.Node, bool], None] = {}
+    seen, todo = {(start, True)}, [(start, True)]
     while todo:
-        node = todo.pop()
+        node, linear = todo.pop()
         for user in node.users:
-            if user in consumers:
-                return consumers[user]
-            if (
-                user not in seen
-                and user.op == "call_function"
-                and _carries(facts, user, atom)
-                and _linear(facts, user, node, atom)
-            ):
-                seen.add(user)
-                todo.append(user)
-    return None
+            if user in ends:
+                found[user, linear] = None
+            elif user.op == "call_function" and _carries(facts, user, atom):
+                state = (user, linear and _linear(facts, user, node, atom))
+                if state not in seen:
+                    seen.add(state)
+                    todo.append(state)
+    return list(found)
 
 
 def _carries(facts: Facts, node: fx.Node, atom: Atom) -> bool:

@@ -28,14 +28,14 @@ def width(facts: Facts, atom: Atom) -> Kind:
         return Kind("width", True, f"made by {who(fact.produced)}, consumed by {who(fact.consumed)}")
     if "opaque" in fact.marks:
         return Kind("unknown", None, "goes through an op whose meaning is not known")
+    if "routed" in fact.marks and fact.produced:
+        return Kind("experts", False, f"made by {who(fact.produced)}; only choices are made along it")
     if fact.produced and fact.contracted:
         return Kind(
             "width",
             True,
             f"made by {who(fact.produced)}, contracted between activations at {at(fact.contracted)}, unsplit",
         )
-    if "routed" in fact.marks:
-        return Kind("experts", False, f"made by {who(fact.produced)}; only choices are made along it")
     if fact.produced and (found := _end(facts, atom)):
         return found
     return Kind(

@@ -228,10 +228,6 @@ _ENDINGS: tuple[tuple[str, Callable[[Context], list[Guess]]], ...] = (
 )  # fmt: skip
 
 
-def wants_image(name: str) -> bool:
-    return name.startswith("pixel_values")
-
-
 def planted_token(c: Context, *words: str) -> int | None:
     """The id that stands for an image (audio, video) in the text."""
     names = [f"{word}_{end}" for word in words for end in ("token_id", "token_index", "soft_token_id")]

@@ -12,6 +12,7 @@ import tests.traps.convs
 import tests.traps.factors
 import tests.traps.library
 import tests.traps.readouts
+import tests.traps.review
 import tests.traps.sizes  # noqa: F401
 from tests.traps.roles_table import mismatches
 from tests.traps.trap import TRAPS
