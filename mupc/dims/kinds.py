@@ -113,7 +113,7 @@ def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
     if (
         not fact.contracted
         or fact.consumed
-        or any(atom in product for product in facts.products if len(product) > 1 and _grown(facts, product, atom))
+        or any(atom in axes and _grown(facts, axes, atom) for axes in (*facts.products, *facts.spread))
     ):
         return None
     for use in (*fact.carried, *fact.produced):

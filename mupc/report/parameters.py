@@ -27,7 +27,7 @@ MEANING = {
     "output": "width -> finite",
     "vector": "one width axis: gains, biases, depthwise kernels",
     "scalar": "nothing grows",
-    "unused": "reaches no output",
+    "unused": "reaches no output, given these inputs",
     "unknown": "not guessed",
 }
 Column = Callable[[Parameter], str]
