@@ -42,7 +42,7 @@ class Facts:
     alone: frozenset[Atom]  # atoms that are a whole axis of some parameter
     live: frozenset[fx.Node]  # nodes that an output depends on
     residuals: tuple[Residual, ...]
-    merges: tuple[fx.Node, ...]  # adds of what two layers made (a shortcut with a projection)
+    streams: frozenset[Atom]  # dims along which a branch is added to its stream, or two layers' values to each other
 
 
 def gather(trace: Trace, folded: Folded) -> Facts:
@@ -74,8 +74,10 @@ def gather(trace: Trace, folded: Folded) -> Facts:
             _products(folded, folded.atoms.expand(axis), products, alone)
     _ends(trace, folded, of, below)
     residual, merged = _adds(trace, folded)
+    adds = [r.add for r in residual] + list(merged)
+    streams = frozenset(a for add in adds for tensor in folded.tensors[add] for axis in tensor for a in below(axis))
     return Facts(
-        folded, trace, of, parts, tuple(products), tuple(_spread(folded)), frozenset(alone), live, residual, merged
+        folded, trace, of, parts, tuple(products), tuple(_spread(folded)), frozenset(alone), live, residual, streams
     )
 
 

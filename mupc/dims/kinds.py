@@ -8,7 +8,7 @@ from types import MappingProxyType
 from mupc.dims.atoms import Atom
 from mupc.dims.factors import Factors
 from mupc.dims.facts import Fact, Facts
-from mupc.dims.paths import linear_pair, stream
+from mupc.dims.paths import linear_pair
 from mupc.dims.records import RawUse
 from mupc.dims.verdict import Kind, width
 
@@ -64,7 +64,7 @@ def returned(facts: Facts, atom: Atom) -> Kind | None:
     A model that returns its hidden state returns its stream, or what one recurrent weight makes and consumes.
     """
     fact = facts.of[atom]
-    if "output" not in fact.marks or atom in facts.parts or stream(facts, atom):
+    if "output" not in fact.marks or atom in facts.parts or atom in facts.streams:
         return None
     if {use.parameter for use in fact.produced} & {use.parameter for use in fact.consumed}:
         return None
@@ -148,10 +148,10 @@ def _grown(facts: Facts, product: tuple[Atom, ...], atom: Atom) -> bool:
 def rank(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 5: made and consumed with only linear or norm ops between, narrower than both sides, no residual stream."""
     fact = facts.of[atom]
-    if not fact.scales or any(atom in product for product in (*facts.products, *facts.spread)):
+    if not fact.scales or atom in facts.streams or any(atom in axes for axes in (*facts.products, *facts.spread)):
         return None
     pair = linear_pair(facts, atom)
-    if pair is None or stream(facts, atom):
+    if pair is None:
         return None
     made, used = pair
     if any(word == "lookup" for entries in made.axes for word, _ in entries) and not _feeds_stream(facts, used):
@@ -169,7 +169,7 @@ def _feeds_stream(facts: Facts, use: RawUse) -> bool:
         if word == "out"
         for atom in facts.folded.atoms.expand(axis)
     ]
-    return any(stream(facts, atom) for atom in out)
+    return any(atom in facts.streams for atom in out)
 
 
 def whole(facts: Facts, atom: Atom, out: dict[Atom, Kind]) -> Kind:

@@ -120,9 +120,3 @@ def _carries_contraction(operands: tuple[object, ...], results: tuple[object, ..
     used = {label for axes in operands for axis in axes for label in labels(axis)}  # type: ignore[attr-defined]
     kept = {label for axes in results for axis in axes for label in labels(axis)}  # type: ignore[attr-defined]
     return bool(used - kept)
-
-
-def stream(facts: Facts, atom: Atom) -> bool:
-    """The dim is a residual stream: somewhere a branch is added to the stream, or two layers' values to each other."""
-    adds = [residual.add for residual in facts.residuals] + list(facts.merges)
-    return any(_carries(facts, add, atom) for add in adds)
