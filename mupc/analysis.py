@@ -67,6 +67,20 @@ def analyze(
     model = unwrapped(model)
     with unhurried():
         traced = trace(model, (args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
+    return infer(model, traced, fixed=fixed, scaling=scaling, sizes=sizes, target=target)
+
+
+def infer(
+    model: nn.Module,
+    traced: Trace,
+    *,
+    fixed: Sequence[str] = (),
+    scaling: Sequence[str] = (),
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    target: str | None = None,
+) -> Analysis:
+    """What follows from a trace alone: dims, their names and verdicts, roles. The model gives names, no more."""
+    with unhurried():
         dims = infer_dims(traced)
         names = name_dims(model, dims, blocks(model), sizes)
         return _judge(model, traced, declare(dims, _declared(names, fixed, scaling)), names, target)

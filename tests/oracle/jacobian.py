@@ -185,6 +185,12 @@ def violations(
     sums: Mapping[str, list[list[Axis]]],
 ) -> list[str]:
     """Axes whose new sizes no choice of new dim sizes explains."""
+    ratios, found = solved(axes, before, after)
+    return found or sum_violations(ratios, sizes, sums)
+
+
+def solved(axes: Mapping[str, tuple[Axis, ...]], before: Shapes, after: Shapes) -> tuple[Ratios, list[str]]:
+    """By what factor each dim grew, and the axes that this contradicts."""
     ratios = Ratios()
     found: list[str] = []
     seen: dict[tuple[Axis, Fraction], str] = {}
@@ -195,9 +201,7 @@ def violations(
                 where = seen[axis, ratio] = f"{name}[{at}] = {'*'.join(axis)}: {before[name][at]} -> {shape[at]}"
                 if why := ratios.add(axis, ratio, where):
                     found.append(why)
-    if not found:
-        found = sum_violations(ratios, sizes, sums)
-    return found
+    return ratios, found
 
 
 def sum_violations(ratios: Ratios, sizes: Mapping[str, int], sums: Mapping[str, list[list[Axis]]]) -> list[str]:
