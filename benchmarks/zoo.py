@@ -80,18 +80,15 @@ def main(
         chosen = libraries or subjects.LIBRARIES
         subjects.preload(chosen)
         before = known(folder)
-        todo = [
-            job
-            for job in wanted(chosen, patterns, sample)
-            if fresh or job not in before or retry and failed(before[job])
-        ]
+        again = {job for job, record in before.items() if fresh or (retry and failed(record))}
+        todo = [job for job in wanted(chosen, patterns, sample) if job not in before or job in again]
         for job in todo:
             workers.path(folder, job).unlink(missing_ok=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("models", total=len(todo))
-            for job in workers.run(todo, folder, jobs, seconds, lambda *job: plain(judge(*job))):
-                progress.update(bar, advance=1, description="/".join(job)[:40])
+            for done in workers.run(todo, folder, jobs, seconds, lambda *job: plain(judge(*job))):
+                progress.update(bar, advance=1, description="/".join(done)[:40])
     table.write(known(folder), out)
     console.print(f"{out}: {len(known(folder))} models")
 

@@ -16,7 +16,7 @@ Records = Mapping[tuple[str, str], dict[str, Any]]
 
 
 def explanations() -> list[tuple[str, str, str]]:
-    """Rows `library/name  text  reason`: a disagreement that contains the text is the oracle's fault, for that reason."""
+    """Rows `library/name  text  reason`: a disagreement with that text in it is the oracle's fault, for that reason."""
     rows = []
     for line in EXPLAINED.read_text().splitlines() if EXPLAINED.exists() else ():
         if line.strip() and not line.startswith("#"):
@@ -72,25 +72,42 @@ def counts(records: list[dict[str, Any]]) -> dict[str, int]:
     }
 
 
+HEAD = (
+    "library", "listed", "buildable", "traced", "tensors", "classified", "unused", "with two widths", "integers varied",
+    "agreeing", "oracle's fault", "trace / bare", "inference / bare",
+)  # fmt: skip
+
+
 def _summary(by_library: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    page = [
-        "| library | listed | buildable | traced | tensors | classified | unused | models with two widths | integers varied "
-        "| models agreeing | oracle's fault | trace / bare | inference / bare |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    rows = (HEAD, ["---"] * len(HEAD), *map(_line, by_library.items()))
+    return [*("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _line(named: tuple[str, list[dict[str, Any]]]) -> list[str]:
+    library, records = named
+    n = counts(records)
+    agreeing = n["traced"] - n["disagreeing"]
+    return [
+        library,
+        str(n["listed"]),
+        str(n["buildable"]),
+        f"{n['traced']} ({_share(n['traced'], n['buildable'])})",
+        str(n["tensors"]),
+        _share(n["tensors"] - n["unknown"], n["tensors"]),
+        str(n["unused"]),
+        str(n["two widths"]),
+        str(n["varied"]),
+        f"{agreeing} ({_share(agreeing, n['traced'])})",
+        str(n["explained"]),
+        _ratio(records, "trace"),
+        _ratio(records, "infer"),
     ]
-    for library, records in by_library.items():
-        n = counts(records)
-        times = [r["ms"] for r in records if r["stage"] == "traced" and "bare" in r["ms"]]
-        ratios = [
-            f"{statistics.median(t[k] / t['bare'] for t in times):.2f}" if times else "-" for k in ("trace", "infer")
-        ]
-        page.append(
-            f"| {library} | {n['listed']} | {n['buildable']} | {n['traced']} ({_share(n['traced'], n['buildable'])}) "
-            f"| {n['tensors']} | {_share(n['tensors'] - n['unknown'], n['tensors'])} | {n['unused']} | {n['two widths']} "
-            f"| {n['varied']} | {n['traced'] - n['disagreeing']} ({_share(n['traced'] - n['disagreeing'], n['traced'])}) "
-            f"| {n['explained']} | {ratios[0]} | {ratios[1]} |"
-        )
-    return [*page, ""]
+
+
+def _ratio(records: list[dict[str, Any]], what: str) -> str:
+    """The median over models of a stage's time in times of one bare meta forward."""
+    times = [r["ms"] for r in records if r["stage"] == "traced" and "bare" in r["ms"]]
+    return f"{statistics.median(t[what] / t['bare'] for t in times):.2f}" if times else "-"
 
 
 def _left(records: Records) -> list[str]:

@@ -16,7 +16,7 @@ from tests.oracle.two_widths import Shapes, shapes
 
 Path = tuple[Any, ...]
 
-# Words of config fields. Depth is cut before anything else; a width is what the policy of DESIGN.md section 4 lets grow.
+# Words of config fields. A width is what the policy of DESIGN.md section 4 lets grow.
 DEPTH = re.compile(r"(^|_)(layers?|depths?|blocks?|repeats|stages?)$|^n_layers?$|num_.*layers$")
 WIDTH = re.compile(
     r"^(.*_)?(hidden_size|hidden_sizes|hidden_dim|hidden_dims|d_model|n_embd|embed_dim|embed_dims|embedding_dim|dim|dims"
@@ -110,7 +110,7 @@ def variants(build: Callable[[Any], nn.Module], config: Any, base: Shapes, deadl
 
 
 def wider(build: Callable[[Any], nn.Module], config: Any, base: Shapes, deadline: float) -> Variant | None:
-    """Every field doubled that by its name is a width; where that cannot be built, all but the head counts, or less."""
+    """Every field doubled that by its name is a width; where that cannot be built, all but the head counts."""
     named = [
         (path, size) for path, size in integers(config) if WIDTH.search(word(path)) and not FIXED.search(word(path))
     ]

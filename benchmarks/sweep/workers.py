@@ -1,4 +1,4 @@
-"""Models judged in processes of their own: forked from one parent that has imported everything, killed when too slow."""
+"""Models judged in processes of their own, forked from one that has imported everything, killed when too slow."""
 
 from __future__ import annotations
 
