@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mupc.copies import with_copies
 from mupc.dims import Dims, declare, infer_dims
 from mupc.dims.atoms import Atom
 from mupc.dims.naming import held_sizes, name_for
@@ -81,14 +82,23 @@ def infer(
 ) -> Analysis:
     """What follows from a trace alone: dims, their names and verdicts, roles. The model gives names, no more."""
     with unhurried():
-        dims = infer_dims(traced)
+        thin, gone = traced.thinned()
+        dims = infer_dims(thin)
         names = name_dims(model, dims, blocks(model), sizes)
-        return _judge(model, traced, declare(dims, _declared(names, fixed, scaling)), names, target)
+        dims = declare(dims, _declared(names, fixed, scaling))
+        found = with_copies(traced, gone, infer_roles(dims, names))
+        return _judge(model, traced, dims, names, found, target)
 
 
-def _judge(model: nn.Module, traced: Trace, dims: Dims, names: Mapping[Atom, str], target: str | None) -> Analysis:
+def _judge(
+    model: nn.Module,
+    traced: Trace,
+    dims: Dims,
+    names: Mapping[Atom, str],
+    found: dict[str, Parameter],
+    target: str | None,
+) -> Analysis:
     groups = blocks(model)
-    found = infer_roles(dims, names)
     branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
     roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
     everyone = dict(found)

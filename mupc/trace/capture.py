@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch._dispatch.python import enable_python_dispatcher
 
 from mupc.blame import describe, user_line
 from mupc.errors import TraceError
+from mupc.trace.blocks import Block, LeftOut, left_out, without
 from mupc.trace.guesses import Guess, Sides
 from mupc.trace.memory import meta_like
 from mupc.trace.patches import quiet
@@ -41,6 +42,28 @@ class Trace:
     tied: tuple[tuple[str, ...], ...]
     unused: tuple[str, ...]
     guesses: tuple[Guess, ...]
+    blocks: tuple[Block, ...] = ()
+
+    def thinned(self) -> tuple[Trace, tuple[LeftOut, ...]]:
+        """The trace without the copies of repeated blocks, and what was left out."""
+        gone, instead = left_out(self.blocks, self.outputs.values())
+        if not gone:
+            return self, ()
+        made = without(self.graph, gone, instead)
+
+        def kept(group: Mapping[str, fx.Node]) -> dict[str, fx.Node]:
+            return {name: made[node] for name, node in group.items() if node in made}
+
+        thin = replace(
+            self,
+            graph=next(iter(made.values())).graph,
+            parameters=kept(self.parameters),
+            buffers=kept(self.buffers),
+            inputs=kept(self.inputs),
+            outputs=kept(self.outputs),
+            blocks=(),
+        )
+        return thin, tuple(gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +182,7 @@ class Capture:
             tuple(tuple(s.names) for s in self._parameters() if len(s.names) > 1),
             tuple(self.unread()),
             guesses,
+            tuple(self.recorder.blocks),
         )
 
 

@@ -17,6 +17,7 @@ from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mupc.trace import dependent
+from mupc.trace.blocks import Block
 from mupc.trace.functional import RESHAPING, arguments, functional
 from mupc.trace.guesses import Sides
 from mupc.trace.memory import Memory, View, meta_like
@@ -39,6 +40,7 @@ class Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]  # a class the
         TorchDispatchMode.__init__(self, _dispatch_key=torch._C.DispatchKey.PreDispatch)  # type: ignore[no-untyped-call]
         self.writer = Writer(graph, until)
         self.memory = Memory(self.writer)
+        self.blocks: list[Block] = []  # runs of repeated blocks
         self.sides = sides
         self.spent = 0
 

@@ -11,12 +11,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from mupc.trace.blocks import Block
 from mupc.trace.likeness import SIMPLE, Ordinal, groups, is_ordinal
 from mupc.trace.recorder import Recorder
 
@@ -33,7 +34,7 @@ class Template:
     one of its own parameters or buffers, `("x", node)` to a node of the model around it.
     """
 
-    nodes: tuple[fx.Node, ...]
+    block: Block
     steps: tuple[tuple[Any, Any, Any, Any, str], ...]
     out: Any
 
@@ -52,6 +53,11 @@ class Group:
         """What the first two agree on."""
         seen = self.seen[form]
         return seen[0] if len(seen) > 1 and seen[0] is not None and seen[0].same(seen[1]) else None
+
+    def like(self, form: object) -> Block | None:
+        """The second, which the later ones are like; the first may differ in what it reads."""
+        second = self.seen[form][1]
+        return None if second is None else second.block
 
 
 @contextmanager
@@ -79,10 +85,13 @@ def _wrap(module: nn.Module, at: int, group: Group, recorder: Recorder) -> Calla
             return original(*args, **kwargs)
         template = group.template(form)
         if template is not None and module is not group.last:
-            return _Replay(template, module, recorder, inputs).run()
+            return _Replay(template, module, recorder, inputs, like=group.like(form)).run()
         out, seen = _Observation(module, at, recorder, inputs).run(original, args, kwargs)
         if template is not None and not template.same(seen):
             raise NotRepeatedError
+        if seen is not None:
+            like = group.like(form) if template is not None else None
+            recorder.blocks.append(replace(seen.block, like=like) if like else seen.block)
         if len(group.seen[form]) < 2:
             group.seen[form].append(seen)
         return out
@@ -194,15 +203,23 @@ class _Observation:
             shape = _sizes(node.meta["val"])
             steps.append((node.target, _encode(node.args, known), _encode(node.kwargs, known), shape, inner))
         ends = _ends(out, self.recorder, known)
-        return None if ends is None else Template(nodes, tuple(steps), ends)
+        own = {name: memory.node(tensor) for name, tensor in _tensors(self.module)}
+        return None if ends is None else Template(Block(nodes, own), tuple(steps), ends)
 
 
 class _Replay:
     """A template's nodes, copied for a sibling."""
 
-    def __init__(self, template: Template, module: nn.Module, recorder: Recorder, inputs: list[torch.Tensor]) -> None:
+    def __init__(
+        self,
+        template: Template,
+        module: nn.Module,
+        recorder: Recorder,
+        inputs: list[torch.Tensor],
+        like: Block | None,
+    ) -> None:
         memory = recorder.memory
-        self.template, self.recorder, self.inputs = template, recorder, inputs
+        self.template, self.recorder, self.inputs, self.like = template, recorder, inputs, like
         self.own = {name: memory.node(tensor) for name, tensor in _tensors(module)}
         self.given = [memory.node(t) for t in inputs]
         self.made: list[fx.Node] = []
@@ -211,7 +228,8 @@ class _Replay:
         """The sibling's result: fresh tensors, bound to the copies."""
         writer, made = self.recorder.writer, self.made
         prefix, create = writer.path[-1], writer.graph.create_node
-        for like, (target, args, kwargs, _shape, inner) in zip(self.template.nodes, self.template.steps, strict=True):
+        steps = zip(self.template.block.nodes, self.template.steps, strict=True)
+        for like, (target, args, kwargs, _shape, inner) in steps:
             meta: dict[str, Any]
             model = like.meta
             if target is None:
@@ -231,6 +249,7 @@ class _Replay:
             meta["like"] = like
             made.append(node)
         writer.log += made
+        self.recorder.blocks.append(Block(tuple(made), self.own, self.like, copied=True))
         with torch._C._DisableTorchDispatch():
             return self._build(self.template.out)
 

@@ -251,6 +251,7 @@ class Partition:
 def partition(model: torch.nn.Module, analysis: Any, *, named: bool) -> Partition:
     """The partition into atoms, or the coarser one into named dims (like places of repeated blocks share a name)."""
     from mupc.analysis import name_dims
+    from mupc.copies import representatives
 
     stage = analysis.dims_stage
     given, atoms = name_dims(model, stage), stage.facts.folded.atoms
@@ -265,6 +266,8 @@ def partition(model: torch.nn.Module, analysis: Any, *, named: bool) -> Partitio
     axes = {name: p.axes for name, p in analysis.parameters.items() if p.role != "unused"}
     if not named:
         folded = {name: stage.facts.folded.tensors[node][0] for name, node in stage.facts.trace.parameters.items()}
+        copies = representatives(analysis.trace, analysis.trace.thinned()[1])
+        folded |= {name: folded[like] for name, like in copies.items()}
         folded |= {name: folded[group[0]] for group in analysis.tied for name in group}
         axes = {name: tuple(axis(one) for one in folded[name]) for name in axes}
     everyone = {atom for atom in range(len(atoms.size)) if atoms.find(atom) == atom}
