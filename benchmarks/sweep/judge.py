@@ -16,8 +16,8 @@ from benchmarks.sweep.subjects import Subject, subject
 from benchmarks.sweep.vary import Variant, shallow, variants, wider
 from mupc.analysis import analyze, infer
 from mupc.trace import Trace, trace, unhurried
-from tests.oracle.jacobian import partition, solved, violations
-from tests.oracle.two_widths import Shapes, growth, shapes, unknown, wrong
+from tests.oracle.jacobian import Partition, partition, solved, violations
+from tests.oracle.two_widths import STATE, Shapes, growth, shapes, unknown
 
 ORACLE_SECONDS = 60
 
@@ -37,6 +37,7 @@ class Record:
     unknown: list[str] = field(default_factory=list)
     wide: str = ""
     wide_wrong: list[str] = field(default_factory=list)
+    ends: int = 0  # axes that widen with an input or output, which is data: not judged
     varied: int = 0
     complete: bool = True  # every integer was varied in the time given
     jacobian_wrong: list[str] = field(default_factory=list)
@@ -113,27 +114,81 @@ def timed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
 def compare(record: Record, found: Subject, model: nn.Module, analysis: Any) -> None:
     """Both oracles. They vary a shallower model with the same tensors, only fewer."""
     deadline = time.monotonic() + ORACLE_SECONDS
-    config, base = shallow(found.build, found.config, deadline) if found.wide is None else (found.config, shapes(model))
-    parameters = {name: p for name, p in analysis.parameters.items() if name in base}
-    wide = (
-        wider(found.build, config, base, deadline)
-        if found.wide is None
-        else Variant("as the case says", found.wide, shapes(found.build(found.wide)))
-    )
+    config, base = (found.config, shapes(model)) if found.wide else shallow(found.build, found.config, deadline)
+    moved = jacobian(record, found, config, base, partition(model, analysis, named=True), deadline)
+    if found.wide:
+        wide: Variant | None = Variant("as the case says", found.wide, shapes(found.build(found.wide)))
+    else:
+        wide = wider(found.build, config, base, deadline + ORACLE_SECONDS / 2)
     if wide is not None:
         record.wide = wide.label
-        record.wide_wrong = wrong(parameters, growth(base, wide.shapes, found.hard), base)
-    axes = partition(model, analysis, named=True)
+        two_widths(record, found, analysis, (config, base), wide, None if found.wide else moved)
+
+
+Moved = dict[tuple[str, int], str]  # (parameter, axis) -> the first variant that moved it
+
+
+def jacobian(record: Record, found: Subject, config: Any, base: Shapes, axes: Partition, deadline: float) -> Moved:
+    """Vary each integer alone; what the partition does not explain is a disagreement. Returns what moved at all."""
+    moved: Moved = {}
     for variant in variants(found.build, config, base, deadline):
         if variant is None:
             record.complete = False
             break
         record.varied += 1
+        for name, shape in variant.shapes.items():
+            for axis, (before, after) in enumerate(zip(base[name], shape, strict=True)):
+                if before != after:
+                    moved.setdefault((name, axis), variant.label)
         if lines := violations(axes.axes, base, variant.shapes, axes.sizes, axes.sums):
             if excuse := incomparable(found, config, base, variant):
                 record.incomparable.append(f"{variant.label}: {excuse}")
             else:
                 record.jacobian_wrong += [f"{variant.label}: {line}" for line in lines]
+    return moved
+
+
+def two_widths(
+    record: Record, found: Subject, analysis: Any, narrow: tuple[Any, Shapes], wide: Variant, moved: Moved | None
+) -> None:
+    """Which axes grow. One that no integer of the config moves says nothing by standing still; one that is as wide as
+    an input or the output, and widens with it, is data by the policy, whatever its field is called."""
+    config, base = narrow
+    expected = growth(base, wide.shapes, found.hard)
+    lines = []
+    ends: set[int] | None = None
+    for name, grows in expected.items():
+        parameter = analysis.parameters[name]
+        for axis, want in enumerate(grows):
+            said = parameter.infinite[axis]
+            if parameter.role == "unused" or said is None or said == want:
+                continue
+            if not want and moved is not None and (name, axis) not in moved:
+                continue
+            if want and found.wide is None:
+                ends = widening(found, config, wide.config) if ends is None else ends
+                if base[name][axis] in ends:
+                    record.ends += 1
+                    continue
+            by = (moved or {}).get((name, axis), wide.label)
+            said_so = f"{name} {base[name]} axis {axis} {parameter.axes[axis]}"
+            lines.append(f"{said_so}: {STATE[want]} ({by}), but the analysis says it {STATE[said]}")
+    record.wide_wrong = lines
+
+
+def widening(found: Subject, narrow: Any, wide: Any) -> set[int]:
+    """Sizes, at the narrow config, of the axes of inputs and outputs that are another size at the wide one."""
+    sizes: set[int] = set()
+    try:
+        one, two = (
+            [tuple(n.meta["val"].shape) for n in (*t.inputs.values(), *t.outputs.values())]
+            for t in (traced(found, narrow), traced(found, wide))
+        )
+    except Exception:  # the wide one does not run: nothing is excused
+        return sizes
+    for before, after in zip(one, two, strict=False):
+        sizes |= {a for a, b in zip(before, after, strict=False) if a != b}
+    return sizes
 
 
 def incomparable(found: Subject, config: Any, base: Shapes, variant: Variant) -> str | None:

@@ -16,17 +16,23 @@ from tests.oracle.two_widths import Shapes, shapes
 
 Path = tuple[Any, ...]
 
-# Words of config fields. A width is what the policy of DESIGN.md section 4 lets grow.
-DEPTH = re.compile(r"(^|_)(layers?|depths?|blocks?|repeats|stages?)$|^n_layers?$|num_.*layers$")
-WIDTH = re.compile(
-    r"^(.*_)?(hidden_size|hidden_sizes|hidden_dim|hidden_dims|d_model|n_embd|embed_dim|embed_dims|embedding_dim|dim|dims"
-    r"|d_ff|d_inner|n_inner|ffn_dim|ffn_dims|intermediate_size|ffn_hidden_size|inner_dim|mlp_dim|feed_forward_proj_dim"
-    r"|num_attention_heads|num_key_value_heads|n_head|n_heads|num_heads|attention_heads|kv_heads|num_kv_heads"
-    r"|conv_dim|tdnn_dim|projection_dim|num_channels_latents|base_channels|hidden_channels|channels|stem_chs|width"
-    r"|widths|mid_chs|classifier_proj_size|lru_width|mamba_d_ssm|decoder_channels|dec_dim|enc_dim)$"
-)
-FIXED = re.compile(
-    r"(^|_)(head_dim|kv_channels|qk_rope|rank|vocab|num_channels|in_channels|out_channels|in_chans|patch|image|groups?)"
+# Words of config fields. Depth is no width; a field that by its name counts or measures something of the data, of a
+# kernel, or that the policy of DESIGN.md section 4 holds fixed (head_dim, ranks, experts, states, counts) stays.
+DEPTH = re.compile(r"(^|_)(layers?|depths?|blocks?|repeats|stages?|cycles|loops)$|^n_layers?$|num_.*layers$")
+STAYS = re.compile(
+    r"vocab|label|classes|bins|buckets|num_channels$|^in_chan|input_channels|out_channels$|_channels_out"
+    r"|num_res_types|spec_size|image|resolution|patch(es)?(_size)?s?$|pixel|window|frame|mel_dim|types$|mem_len"
+    r"|crop|roi|grid|kernel|strides?$|dilation|padding|conv_l_cache|head_dim|dim_head|d_head|d_kv|kv_channels"
+    r"|key_dim|head_size$|rank$|lora|lowrank|d_state|state_size|ssm_state|state_dim|act_dim|d_conv|expand|ratio"
+    r"|factor|mult$|multiplier|_rates?$|reduction|divi|rope|rotary|theta|scalar|temper|position|_pos_|max_|_len$"
+    r"|length|seq|time|period|interval|second|chunk|context|ctx|cache|memory_?fuser_padding|expert(s|_capacity)"
+    r"|topk|top_|_k$|n_groups?$|num_groups|groups$|_groups|group_size|per_|quer(y|ies)$|num_query|tokens?"
+    r"|latents?$|num_latent|codebook_size|codebooks?$|codevectors|quantiz|codes|points|levels|num_[a-z]*stack"
+    r"|merge|lags|num_samples|samples_per|sampling_(rate|factor)|cost|coefficient|scale|speaker|num_spk|num_lang"
+    r"|hash|ngram|hc_|altup|coords|attractors|atom"
+    r"|num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks|features|neg|pos|mask|denois)"
+    r"|feature_sizes|feat_(dim|size)|input_(size|dim|feat)|visual_|bbox|target_|out_features|output_(dim|size)s?$"
+    r"|anchor|proposals|detr$|columns|rows|anchor_generator|^[BIES]-|MODEL\."
 )
 SKIP = re.compile(
     r"(_id|_ids|_index|_token|seed|version|_idx|indices|top_k|_stride|_type|dtype|_step|steps|_position|window_layers)$"
@@ -110,19 +116,29 @@ def variants(build: Callable[[Any], nn.Module], config: Any, base: Shapes, deadl
 
 
 def wider(build: Callable[[Any], nn.Module], config: Any, base: Shapes, deadline: float) -> Variant | None:
-    """Every field doubled that by its name is a width; where that cannot be built, all but the head counts."""
-    named = [
-        (path, size) for path, size in integers(config) if WIDTH.search(word(path)) and not FIXED.search(word(path))
-    ]
-    heads = [(path, size) for path, size in named if "head" in word(path)]
-    for chosen in (named, [pair for pair in named if pair not in heads]):
+    """Every field doubled that may be a width; where that cannot be built, all but one; then all but the head counts."""
+    paths: dict[str, list[Path]] = {}
+    for path, _ in integers(config):
+        if not (DEPTH.search(word(path)) or STAYS.search(word(path).lower()) or STAYS.search(word(path))):
+            paths.setdefault(word(path), []).append(path)
+    heads = {name for name in paths if "head" in name}
+    every = set(paths)
+    choices = [every, *(every - {name} for name in paths), every - heads]
+    for chosen in dict.fromkeys(map(frozenset, choices)):
         if time.monotonic() > deadline:
             return None
         changed = config
-        for path, size in chosen:
-            changed = replaced(changed, path, 2 * size)
+        for name in chosen:
+            for path in paths[name]:
+                changed = replaced(changed, path, 2 * at(config, path))
         after = built(build, changed)
         if after and after.keys() == base.keys() and after != base:
-            said = dict.fromkeys(word(path) for path, _ in chosen)
-            return Variant(f"twice {', '.join(said)}", changed, after)
+            return Variant(f"twice {', '.join(name for name in paths if name in chosen)}", changed, after)
     return None
+
+
+def at(config: Any, path: Path) -> Any:
+    """What stands at a path."""
+    for key in path:
+        config = dict(walk(config))[key]
+    return config

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -63,7 +64,11 @@ def _child(job: Job, folder: Path, work: Callable[[str, str], dict[str, Any]]) -
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
         sys.stdout = sys.stderr = nowhere
-        _write(folder, job, work(*job))
+        try:
+            record = work(*job)
+        except Exception:  # the sweep's own mistake
+            record = {"library": job[0], "name": job[1], "stage": "died", "error": traceback.format_exc()[-900:]}
+        _write(folder, job, record)
 
 
 def _write(folder: Path, job: Job, record: dict[str, Any]) -> None:

@@ -196,6 +196,8 @@ def solved(axes: Mapping[str, tuple[Axis, ...]], before: Shapes, after: Shapes) 
     seen: dict[tuple[Axis, Fraction], str] = {}
     for name, shape in after.items():
         for at, axis in enumerate(axes.get(name, ())):
+            if not before[name][at] or not shape[at]:
+                continue  # an empty axis has no ratio
             ratio = Fraction(shape[at], before[name][at])
             if axis and (axis, ratio) not in seen:
                 where = seen[axis, ratio] = f"{name}[{at}] = {'*'.join(axis)}: {before[name][at]} -> {shape[at]}"
