@@ -30,7 +30,8 @@ STAYS = re.compile(
     r"|latents?$|num_latent|codebook_size|codebooks?$|codevectors|quantiz|codes|points|levels|num_[a-z]*stack"
     r"|merge|lags|num_samples|samples_per|sampling_(rate|factor)|cost|coefficient|scale|speaker|num_spk|num_lang"
     r"|hash|ngram|hc_|altup|coords|attractors|atom"
-    r"|num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks|features|neg|pos|mask|denois)"
+    r"|num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks|features)"
+    r"|num_(neg|pos|mask|denois)"
     r"|feature_sizes|feat_(dim|size)|input_(size|dim|feat)|visual_|bbox|target_|out_features|output_(dim|size)s?$"
     r"|anchor|proposals|detr$|columns|rows|anchor_generator|^[BIES]-|MODEL\."
 )
@@ -116,7 +117,7 @@ def variants(build: Callable[[Any], nn.Module], config: Any, base: Shapes, deadl
 
 
 def wider(build: Callable[[Any], nn.Module], config: Any, base: Shapes, deadline: float) -> Variant | None:
-    """Every field doubled that may be a width; where that cannot be built, all but one; then all but the head counts."""
+    """Every field doubled that may be a width; if that cannot be built, all but one, or but the head counts."""
     paths: dict[str, list[Path]] = {}
     for path, _ in integers(config):
         if not (DEPTH.search(word(path)) or STAYS.search(word(path).lower()) or STAYS.search(word(path))):

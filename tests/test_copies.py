@@ -1,0 +1,116 @@
+"""Inference looks at a repeated block once; what it says of the copies is what it would have found out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mupc.analysis import infer
+from mupc.target import import_timm, import_transformers
+from mupc.trace import Trace, trace
+
+
+def left_out(traced: Trace) -> int:
+    return len(traced.thinned()[1])
+
+
+def agree(model: nn.Module, traced: Trace) -> None:
+    """The same verdicts with and without the copies; names may differ where fewer atoms compete for one."""
+    once, whole = infer(model, traced), infer(model, replace(traced, blocks=()))
+    assert list(once.parameters) == list(whole.parameters)
+    for name, found in once.parameters.items():
+        other = whole.parameters[name]
+        assert (found.role, found.sub_role, found.infinite) == (other.role, other.sub_role, other.infinite), name
+        assert [(u.node, u.module, u.axes, u.role) for u in found.uses] == [
+            (u.node, u.module, u.axes, u.role) for u in other.uses
+        ], name
+        assert found.residual_branch == other.residual_branch, name
+        assert found.why == other.why or found.axes != other.axes, name
+
+
+def gpt() -> nn.Module:
+    transformers = import_transformers()
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=24, n_head=3, vocab_size=97, n_layer=7))
+
+
+def test_a_decoder_of_seven_layers_is_read_at_three() -> None:
+    model = gpt().eval()
+    traced = trace(model, (torch.zeros(2, 9, dtype=torch.long),))
+    assert left_out(traced) == 4
+    agree(model, traced)
+
+
+def test_reasons_name_the_copys_own_parameters() -> None:
+    model = gpt().eval()
+    found = infer(model, trace(model, (torch.zeros(2, 9, dtype=torch.long),)))
+    why = " ".join(found.parameters["transformer.h.4.mlp.c_proj.weight"].why)
+    assert "transformer.h.4.mlp.c_fc.weight" in why
+    assert "transformer.h.1.mlp" not in why
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "mixer_s32_224"])
+def test_repeated_stages_of_timm(name: str) -> None:
+    with torch.device("meta"):
+        model = import_timm().create_model(name).eval()
+    traced = trace(model, (torch.zeros(2, 3, 224, 224),))
+    assert left_out(traced) > 1
+    agree(model, traced)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 40), nn.Linear(40, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.up(self.norm(x)).relu())
+
+
+class Stack(nn.Module):
+    def __init__(self, depth: int = 6, keep: bool = False, shared: bool = False) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(16, 24), nn.Linear(24, 10)
+        self.blocks = nn.ModuleList([Block(24) for _ in range(depth)])
+        self.keep = keep
+        if shared:
+            for block in self.blocks[1:]:
+                block.up.weight = self.blocks[0].up.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        seen = []
+        for block in self.blocks:
+            x = block(x)
+            seen.append(x)
+        return self.leave(torch.stack(seen).mean(0) if self.keep else x)
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, 3), ({"keep": True}, 0), ({"shared": True}, 0)])
+def test_only_what_the_stream_passes_straight_through_is_left_out(settings: dict[str, bool], expected: int) -> None:
+    """Not a block whose result something else reads too, nor one that shares a parameter."""
+    model = Stack(**settings)
+    traced = trace(model, (torch.zeros(2, 16),))
+    assert left_out(traced) == expected
+    agree(model, traced)
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(24) for _ in range(5)])
+        self.mix = nn.Linear(24, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.mix(x)
+
+
+def test_copies_within_copies() -> None:
+    model = nn.Sequential(nn.Linear(16, 24), *(Outer() for _ in range(5)), nn.Linear(24, 10))
+    traced = trace(model, (torch.zeros(2, 16),))
+    assert left_out(traced) > 4
+    agree(model, traced)
