@@ -85,13 +85,21 @@ class SubRoles:
         return [a for entries in use.axes for w, axis in entries if w == word for a in expand(axis)]
 
     def _vector(self, use: RawUse, kinds: tuple[str, ...], rank: int) -> str | None:
-        if use.op.endswith("_norm"):
-            return "gain" if _enters_as(use, "weight") else "bias"
         if "inner" in kinds and rank > 1:
             return "ssm_state"
         if use.contracts:
             return "conv" if use.op.startswith("conv") else None
-        return "gain" if use.op in ("mul", "div") else "bias"
+        return "gain" if self._multiplies(use) else "bias"
+
+    def _multiplies(self, use: RawUse) -> bool:
+        """Does the parameter, or what was made of it (1 + w), multiply another operand?"""
+        signature, weights = signature_of(use.node), self.dims.facts.folded.weights
+        held = (
+            i for i, s in enumerate(tensor_nodes(use.node)) if s in weights and use.parameter in weights[s].parameters
+        )
+        return signature.kind != "recurrent" and any(
+            len(term) > 1 and i in term for i in held for term in signature.terms
+        )
 
     def _attentions(self) -> Iterable[tuple[fx.Node, fx.Node, fx.Node, fx.Node]]:
         """(query, key, value, result): whole ops, and products on both sides of a softmax."""
@@ -173,12 +181,3 @@ class SubRoles:
                     seen.add(other)
                     todo.append(other)
         return out
-
-
-def _enters_as(use: RawUse, argument: str) -> bool:
-    """Does the parameter enter the op under that argument name?"""
-    schema = getattr(use.node.target, "_schema", None)
-    names = [a.name for a in schema.arguments] if schema is not None else []
-    at = names.index(argument) if argument in names else -1
-    given = use.node.args[at] if 0 <= at < len(use.node.args) else use.node.kwargs.get(argument)
-    return bool(getattr(given, "meta", {}).get("name") == use.parameter)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import fx
-
 from mupc.dims.atoms import Atom
 from mupc.dims.facts import Facts
 from mupc.dims.verdict import Kind, at, why_grows, width
@@ -22,7 +20,7 @@ class Factors:
 
     def choose(self) -> None:
         """Settle every product: first what is contracted between activations, then what that leaves one choice for."""
-        for product in self.facts.products:
+        for product in (*self.facts.products, *self.facts.batched):
             self._fix_contracted(product)
         for product in self.facts.spread:
             self._spread(product)
@@ -46,7 +44,7 @@ class Factors:
         for atom in filter(self.open, product):
             partners = [a for a in product if a != atom and self.open(a) and not self._contracted(a)]
             if self._contracted(atom) and partners:
-                where = at(self._evidence(atom))
+                where = at(self.facts.evidence(atom))
                 self.settle(atom, Kind("inner", False, f"contracted between activations at {where}; its partner grows"))
                 fixed.append(atom)
         return fixed
@@ -103,12 +101,7 @@ class Factors:
         return any(self.facts.of[a].scales for a in (atom, *self.facts.parts.get(atom, ())))
 
     def _contracted(self, atom: Atom) -> bool:
-        return bool(self._evidence(atom))
-
-    def _evidence(self, atom: Atom) -> list[fx.Node]:
-        """Where activations contract it, or a part of it."""
-        parts = self.facts.parts.get(atom, ())
-        return self.facts.of[atom].contracted or [node for p in parts for node in self.facts.of[p].contracted]
+        return bool(self.facts.evidence(atom))
 
     def _counted(self, atom: Atom) -> bool:
         """Single places are taken out of it, put into it, or looked up along it."""

@@ -39,10 +39,15 @@ class Facts:
     parts: dict[Atom, tuple[Atom, ...]]  # atom -> atoms of its parts, for sums
     products: tuple[Axis, ...]
     spread: tuple[Axis, ...]  # the same, laid over several axes of one weight: (d, h, hd) makes h x hd
+    batched: tuple[Axis, ...]  # the same, where one axis is batched over: (h, hd, rank) makes h x rank of h x hd
     alone: frozenset[Atom]  # atoms that are a whole axis of some parameter
     live: frozenset[fx.Node]  # nodes that an output depends on
     residuals: tuple[Residual, ...]
     streams: frozenset[Atom]  # dims along which a branch is added to its stream, or two layers' values to each other
+
+    def evidence(self, atom: Atom) -> list[fx.Node]:
+        """Where activations contract it, or a part of it."""
+        return self.of[atom].contracted or [n for p in self.parts.get(atom, ()) for n in self.of[p].contracted]
 
 
 def gather(trace: Trace, folded: Folded) -> Facts:
@@ -76,8 +81,19 @@ def gather(trace: Trace, folded: Folded) -> Facts:
     residual, merged = _adds(trace, folded)
     adds = [r.add for r in residual] + list(merged)
     streams = frozenset(a for add in adds for tensor in folded.tensors[add] for axis in tensor for a in below(axis))
+    spread = _spread(folded)
     return Facts(
-        folded, trace, of, parts, tuple(products), tuple(_spread(folded)), frozenset(alone), live, residual, streams
+        folded,
+        trace,
+        of,
+        parts,
+        tuple(products),
+        tuple(spread),
+        tuple(axes for axes in _spread(folded, ("batch",)) if axes not in spread),
+        frozenset(alone),
+        live,
+        residual,
+        streams,
     )
 
 
@@ -161,14 +177,15 @@ def _products(folded: Folded, axis: Axis, products: dict[Axis, None], alone: set
                     _products(folded, inner, products, alone)
 
 
-def _spread(folded: Folded) -> dict[Axis, None]:
-    """Atoms that one side of a contraction has on several axes of its weight."""
+def _spread(folded: Folded, also: tuple[str, ...] = ()) -> dict[Axis, None]:
+    """Atoms that one side of a contraction has on several axes of its weight; `also` are words that count as a side."""
     out: dict[Axis, None] = {}
     for use in folded.uses:
-        if len(use.axes) < 3 or not use.contracts:
+        if not use.contracts or sum(map(len, use.axes)) < 3:
             continue
         for side in ("in", "out"):
-            axes = [folded.atoms.expand(axis) for entries in use.axes for word, axis in entries if word == side]
+            sided = [(word, folded.atoms.expand(axis)) for entries in use.axes for word, axis in entries]
+            axes = [axis for word, axis in sided if word in (side, *also)]
             if len(axes) > 1:
                 out[tuple(atom for axis in axes for atom in axis)] = None
     return out

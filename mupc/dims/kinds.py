@@ -76,11 +76,7 @@ def returned(facts: Facts, atom: Atom) -> Kind | None:
 def experts(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 2: an axis that a weight with in and out axes of its own is batched over (experts, groups)."""
     if any(
-        facts.of[other].contracted
-        for product in facts.products
-        if atom in product
-        for other in product
-        if other != atom
+        facts.evidence(other) for product in facts.products if atom in product for other in product if other != atom
     ):
         return None
     if "routed" in facts.of[atom].marks and any(atom in axes for axes in facts.spread):

@@ -47,11 +47,17 @@ def elementwise(
 
 @row(
     "add sub rsub subtract where lerp copy maximum minimum fmax fmin masked_fill logaddexp logaddexp2 clamp "
-    "clamp_min clamp_max clip addcdiv addcmul fill hypot"
+    "clamp_min clamp_max clip fill hypot"
 )
 def additive(call: Call) -> Signature | None:
     """Values of one kind joined term by term (for `where`, the condition joins axes only)."""
     return elementwise(call, "additive")
+
+
+@row("addcdiv addcmul")
+def added_product(call: Call) -> Signature | None:
+    """An elementwise product, or quotient, added to the first operand."""
+    return elementwise(call, "additive", ((0,), (1, 2)))
 
 
 @row("mul multiply")
@@ -133,7 +139,7 @@ def powers(call: Call) -> Signature | None:
     "neg negative positive clone contiguous to _to_copy type_as detach alias dropout alpha_dropout "
     "feature_dropout native_dropout conj resolve_conj resolve_neg requires_grad_ lift_fresh lift_fresh_copy real "
     "imag angle diff cumsum cumprod logcumsumexp cummax cummin tril triu flip roll fliplr flipud ceil floor round "
-    "trunc zero detach_copy view_as set_data data _conj _neg_view view_copy _fw_primal retain_grad _cast_Float"
+    "trunc zero detach_copy set_data data _conj _neg_view view_copy _fw_primal retain_grad _cast_Float"
 )
 def same(call: Call) -> Signature | None:
     """Shape kept, linear: copies, casts, signs, cumulative sums, masks of triangles."""
@@ -142,7 +148,7 @@ def same(call: Call) -> Signature | None:
     if found is None or len(call.shapes) == 1:
         return found
     rest = tuple(plain(f"o{i}_", s) for i, s in enumerate(call.shapes[1:]))
-    if call.op in ("aten::type_as", "aten::to", "aten::view_as") and call.shapes[1] == call.shapes[0]:
+    if call.op in ("aten::type_as", "aten::to") and call.shapes[1] == call.shapes[0]:
         rest = tuple(plain("o", s) for s in call.shapes[1:])
     sizes = {**found.sizes, **sizes_of(*zip(rest, call.shapes[1:], strict=True))}
     return Signature("layout", (*found.operands, *rest), found.results, sizes, ((0,),))

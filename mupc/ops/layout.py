@@ -17,7 +17,7 @@ def layout(
 
 
 @row(
-    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze _reshape_alias view_copy reshape_as ravel "
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze _reshape_alias view_copy reshape_as view_as ravel "
     "squeeze_copy unsqueeze_copy atleast_1d atleast_2d atleast_3d _reshape_copy"
 )
 def reshape(call: Call) -> Signature | None:
