@@ -36,8 +36,9 @@ class Signature:
     `operands` and `results` give one axis pattern per tensor axis. `terms` says how values combine: the result is a
     sum over terms, each the product of the operands it lists (`linear` is `((0, 1), (2,))`). `marks` says what is
     special about a label: `kernel`, `lookup` (an operand is indexed along it), `count` (as many as a python list is
-    long), `experts` (a routing decision picks along it). `over` holds the labels a reduction or norm runs over.
-    `words` overrides, for an operand, the word of each axis (recurrent ops, whose inner products are not operands).
+    long), `few` (a number in the code: a stride), `experts` (a routing decision picks along it). `over` holds the
+    labels a reduction or norm runs over. `words` overrides, for an operand, the word of each axis (recurrent ops, whose
+    inner products are not operands).
     """
 
     kind: Kind

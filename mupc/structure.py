@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import networkx as nx
 from torch import fx, nn
 
-from mupc.ops import tensor_nodes
+from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import shapes
 from mupc.trace import Trace
 
@@ -47,9 +47,32 @@ def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Resi
         if early is late or shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
             continue
         branch = between(early, late, order)
+        if not branch and (gated := _gated(early, is_data)):
+            early, branch = gated, between(gated, late, order)
         if branch:
             found.append(Residual(node, early, branch))
     return tuple(found)
+
+
+def _gated(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node | None:
+    """The stream behind a bounded gate, `sigmoid(g) * x` (a highway): the operand that is no gate."""
+    data = [s for s in node.all_input_nodes if is_data(s)]
+    if not str(node.target).startswith("aten.mul") or len(data) != 2:
+        return None
+    streams = [s for s in data if not _bounded(s, is_data)]
+    return _origin(streams[0], is_data) if len(streams) == 1 else None
+
+
+def _bounded(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> bool:
+    """Does it come out of a bounded function, perhaps through `1 - g`?"""
+    for _ in range(4):
+        if node.op != "call_function" or getattr(node.target, "_schema", None) is None:
+            return False
+        signature, data = signature_of(node), [s for s in node.all_input_nodes if is_data(s)]
+        if signature.bounded or signature.kind not in ("additive", "layout") or len(data) != 1:
+            return signature.bounded
+        node = data[0]
+    return False
 
 
 def merges(graph: fx.Graph, is_data: Callable[[fx.Node], bool], layers: set[fx.Node]) -> tuple[fx.Node, ...]:

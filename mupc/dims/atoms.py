@@ -33,6 +33,7 @@ class Atoms:
         self.sums: list[tuple[tuple[Axis, ...], ...]] = []
         self.conflicts: list[Conflict] = []
         self.lost: list[tuple[Axis, tuple[Axis, ...]]] = []  # (axis, fresh axes that stand for its unaligned pieces)
+        self.broken: list[tuple[tuple[Axis, ...], Axis]] = []  # parts of a sum, and factors that cut across them
         self.node = ""  # what is being folded now, for conflicts
         self._cats: dict[tuple[Axis, ...], Atom] = {}
 
@@ -214,6 +215,7 @@ class Atoms:
         for parts in sums:
             lengths = [self.length(self.expand(p)) for p in parts]
             if minor == 1 or any(n % minor for n in lengths):
+                self.broken.append((parts, halves))
                 continue
             majors: list[Axis] = []
             for part, n in zip(parts, lengths, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -125,6 +126,19 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
             for before in old:
                 of[before].consumed += [use for use in of[atom].consumed if use not in of[before].consumed]
         products[tuple(a for piece in pieces for a in piece)] = None
+    for parts, factors in folded.atoms.broken:
+        _share(of, dict.fromkeys(a for axis in (*parts, factors) for a in below(axis)))
+
+
+def _share(of: dict[Atom, Fact], atoms: Iterable[Atom]) -> None:
+    """Factors cut across parts: what is made or consumed of one may be of any; where one is finite nothing is said."""
+    shared = [of[atom] for atom in atoms]
+    if any(fact.marks & {"data", "kernel", "lookup"} for fact in shared):
+        return
+    produced = list(dict.fromkeys(use for fact in shared for use in fact.produced))
+    consumed = list(dict.fromkeys(use for fact in shared for use in fact.consumed))
+    for fact in shared:
+        fact.produced, fact.consumed = list(produced), list(consumed)
 
 
 class _Below:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from mupc.dims.atoms import Atom
 from mupc.dims.factors import Factors
-from mupc.dims.facts import Fact, Facts
-from mupc.dims.paths import linear_pair
+from mupc.dims.facts import Facts
+from mupc.dims.paths import copies, linear_pair
 from mupc.dims.records import RawUse
 from mupc.dims.verdict import Kind, width
 
@@ -20,6 +20,7 @@ FINITE = (
     ("lookup", "lookup", "indexed: one row per id"),
     ("kernel", "kernel", "kernel of a convolution"),
     ("data", "data", "an axis of the model's input"),
+    ("few", "count", "a stride, or the two parts of complex numbers"),
     ("count", "count", "as long as a list in the code: taken apart or put together one by one"),
     ("picked", "count", "single places are picked along it"),
     ("experts", "experts", "a routing decision picks along it"),
@@ -33,7 +34,7 @@ def kinds(facts: Facts, declared: Mapping[Atom, bool] = MappingProxyType({})) ->
     for atom in atoms:
         if atom in out:
             continue
-        found = finite(facts.of[atom]) or returned(facts, atom) or experts(facts, atom) or dangling(facts, atom)
+        found = finite(facts, atom) or returned(facts, atom) or experts(facts, atom) or dangling(facts, atom)
         if found:
             out[atom] = found
     for atom in atoms:
@@ -48,12 +49,14 @@ def kinds(facts: Facts, declared: Mapping[Atom, bool] = MappingProxyType({})) ->
     return out
 
 
-def finite(fact: Fact) -> Kind | None:
+def finite(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 1: data, lookup and kernel axes, counts, and the primary output's features."""
+    fact = facts.of[atom]
+    consumed = fact.consumed or any(facts.of[part].consumed for part in facts.parts.get(atom, ()))
     for mark, kind, why in FINITE:
-        if mark in fact.marks and not (mark == "count" and fact.scales) and not (mark == "picked" and fact.consumed):
+        if mark in fact.marks and not (mark == "count" and fact.scales) and not (mark == "picked" and consumed):
             return Kind(kind, False, why)
-    if "output" in fact.marks and not fact.scales:
+    if "output" in fact.marks and not fact.scales and "constant" not in fact.marks:
         return Kind("data", False, "an axis of the model's output")
     return None
 
@@ -144,17 +147,28 @@ def _grown(facts: Facts, product: tuple[Atom, ...], atom: Atom) -> bool:
 def rank(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 5: made and consumed with only linear or norm ops between, narrower than both sides, no residual stream."""
     fact = facts.of[atom]
+    if fact.scales and (found := copies(facts, atom)):
+        makes, uses = (use.parameter for use in found)
+        return Kind("count", False, f"copies of the stream: {makes} and {uses} mix them and touch no channel")
     if not fact.scales or atom in facts.streams or any(atom in axes for axes in (*facts.products, *facts.spread)):
         return None
     pair = linear_pair(facts, atom)
     if pair is None:
         return None
     made, used = pair
-    if any(word == "lookup" for entries in made.axes for word, _ in entries) and not _feeds_stream(facts, used):
-        return None  # without a stream to factorize for, an embedding's dim is a width like any other
+    if _enters(facts, made) and not _feeds_stream(facts, used):
+        return None  # without a stream to factorize for, an input layer's dim is a width like any other
     return Kind(
         "rank", False, f"only linear or norm ops between {made.parameter} and {used.parameter}, and narrower than both"
     )
+
+
+def _enters(facts: Facts, use: RawUse) -> bool:
+    """Does it read ids, or what no parameter makes?"""
+    expand = facts.folded.atoms.expand
+    read = [a for entries in use.axes for word, axis in entries if word == "in" for a in expand(axis)]
+    whole = (b for a in read for b in (a, *facts.parts.get(a, ())))
+    return not any(facts.of[a].produced and "data" not in facts.of[a].marks for a in whole)
 
 
 def _feeds_stream(facts: Facts, use: RawUse) -> bool:

@@ -13,6 +13,8 @@ from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import shapes
 from mupc.signature import labels
 
+FINITE = {"lookup", "kernel", "data", "count"}
+
 
 def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
     """A weight that makes the dim and one that consumes it, both wider, with only linear or norm ops between.
@@ -29,9 +31,34 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
             used = consumers[node]
             if not linear or not _alone(facts, used):
                 return None
-            if found is None and _other(facts, made, "in") > size and _other(facts, used, "out") > size:
+            read = max(size, _other(facts, used, "in"))  # more where other dims are laid beside it
+            if found is None and _other(facts, made, "in") > size and _other(facts, used, "out") > read:
                 found = made, used
     return found
+
+
+def copies(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
+    """A weight that makes the dim and one that consumes it, linearly, each beside channels that neither touches.
+
+    Such a dim counts copies of the stream (hyper-connections): what mixes them mixes no channels. Heads and token axes
+    have a nonlinearity, or a weight over the channels too, in between.
+    """
+    fact = facts.of[atom]
+    consumers = {use.node: use for use in fact.consumed if _channels(facts, use)}
+    for made in fact.produced if consumers else ():
+        channels = _channels(facts, made)
+        for node, linear in _reached(facts, made.node, atom, set(consumers)) if channels else ():
+            if linear and _alone(facts, consumers[node]) and channels & _channels(facts, consumers[node]):
+                return made, consumers[node]
+    return None
+
+
+def _channels(facts: Facts, use: RawUse) -> set[Atom]:
+    """What grows beside a use: axes of the result that its weight does not have."""
+    expand = facts.folded.atoms.expand
+    own = {a for entries in use.axes for _, axis in entries for a in expand(axis)}
+    beside = {a for tensor in facts.folded.tensors[use.node] for axis in tensor for a in expand(axis)} - own
+    return {a for a in beside if facts.of[a].scales and not facts.of[a].marks & FINITE}
 
 
 def _is_readout(facts: Facts, use: RawUse) -> bool:

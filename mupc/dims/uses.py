@@ -191,6 +191,9 @@ def _activations(
                 left = {label for axis in signature.operands[i] for label in labels(axis)}
                 right = {label for axis in signature.operands[j] for label in labels(axis)}
                 state.contracted += [(env[label], node) for label in sorted((left & right) - out - held)]
+        fixed = [i for i in term if state.status[sources[i]] == NEUTRAL]
+        read = {label for i in fixed for axis in signature.operands[i] for label in labels(axis)} - out - held
+        state.marks["constant"] += [env[label] for label in sorted(read)] if data else []
     if signature.over and len(sources) >= 1:
         _summed_product(state, node, signature, sources[0], env)
 

@@ -38,6 +38,8 @@ def width(facts: Facts, atom: Atom) -> Kind:
         )
     if fact.produced and (found := _end(facts, atom)):
         return found
+    if fact.produced and "constant" in fact.marks:
+        return Kind("unknown", None, f"made by {who(fact.produced)}, and read by constants alone: features, or bins?")
     return Kind(
         "data",
         False,

@@ -87,6 +87,8 @@ def advanced(call: Call) -> Signature | None:
             sizes |= sizes_of((own, item.shape))
             operands.append(tuple(fresh[lead + i] if n != 1 else () for i, n in enumerate(item.shape)) if fits else own)
     marks = {axes[i][0]: "lookup" for i in looked if axes[i] and isinstance(axes[i][0], str)}
+    if len(looked) == width == 1 and not masks and x[looked[0]] == result[place]:
+        out = (*kept[:place], axes[looked[0]], *kept[place:])  # the same places in another order
     return index(tuple(operands), (out,), sizes, marks)  # type: ignore[arg-type]
 
 
@@ -142,6 +144,7 @@ def along(call: Call) -> Signature | None:
     dst = call.results[0]
     if op == "index_select":
         fresh_axis: Axis = operands[1][0] if where and dst[at] != 1 else ()
+        fresh_axis = axes[at] if dst[at] == x[at] else fresh_axis  # the same places in another order
         out: Axes = (*axes[:at], fresh_axis, *axes[at + 1 :])
     else:
         out = operands[1] if dst == where else plain("w", dst)

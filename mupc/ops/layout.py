@@ -281,11 +281,12 @@ def slice_(call: Call) -> Signature | None:
     axes = plain("r", src)
     sizes = sizes_of((axes, src))
     n, m = src[at], dst[at]
+    marks: dict[str, str] = {}
     if n == m:
         return layout((axes,), (axes,), sizes)
     start, step = _start(call, n), call.number("step", 1)
     if step > 1 and n % step == 0 and m == n // step and start < step:
-        sizes |= {"major": m, "minor": step}
+        sizes, marks = sizes | {"major": m, "minor": step}, {"minor": "few"}
         whole: Axis = (*(("major",) if m != 1 else ()), "minor")
         part: Axis = ("major",) if m != 1 else ()
     elif step > 1:
@@ -300,6 +301,7 @@ def slice_(call: Call) -> Signature | None:
         ((*axes[:at], whole, *axes[at + 1 :]), *rest_axes(call)),
         ((*axes[:at], part, *axes[at + 1 :]),),
         sizes | rest_sizes(call),
+        marks,
     )
 
 

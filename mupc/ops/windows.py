@@ -138,7 +138,7 @@ def complex_pairs(call: Call) -> Signature | None:
     src, dst = call.shapes[0], call.results[0]
     axes = plain("r", src if len(src) <= len(dst) else dst)
     sizes = sizes_of((axes, src if len(src) <= len(dst) else dst)) | {"pair": 2}
-    marks = {"pair": "count"}
+    marks = {"pair": "few"}
     if len(src) > len(dst):
         return layout(((*axes, ("pair",)),), (axes,), sizes, marks)
     if len(src) < len(dst):

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map_only
 import tests.traps.attention
 import tests.traps.convs
 import tests.traps.factors
+import tests.traps.found
 import tests.traps.library
 import tests.traps.readouts
 import tests.traps.review
