@@ -11,7 +11,13 @@ from torch.nn import functional as F
 
 from tests.random.spec import ACTS, PLACES, RANK, STATE, UNIT, Act, Block, Parts, Sizes, matrix
 
-MODES = 3
+MODES, STEPS = 3, 4  # of a Fourier filter; of a loop over places, whose result is laid out again
+
+
+def again(steps: list[Tensor]) -> Tensor:
+    """What a loop made of its first places, as often as there are places."""
+    out = torch.stack(steps, 1)
+    return out.repeat(1, PLACES // STEPS, *(1 for _ in out.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Recurrent(Block):
             return m.out(m.layer(x)[0])
         h = c = x.new_zeros(x.shape[0], 2 * m.w)
         out = []
-        for t in range(4):
+        for t in range(STEPS):
             if self.how == "cell":
                 h, c = m.cell(x[:, t], (h, c)) if self.kind == "lstm" else (m.cell(x[:, t], h), c)
             else:
@@ -48,7 +54,7 @@ class Recurrent(Block):
                 c = f.sigmoid() * c + i.sigmoid() * g.tanh()
                 h = o.sigmoid() * c.tanh()
             out.append(h)
-        return m.out(torch.stack(out, 1)).repeat(1, 4, 1)
+        return m.out(again(out))
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,13 @@ class Scan(Block):
         if self.how == "cumsum":
             return ((drive * decay).cumsum(1) * c.unsqueeze(-2)).sum(-1)
         h, out = torch.zeros_like(drive[:, 0]), []
-        for t in range(PLACES):
+        for t in range(STEPS):
             h = decay[:, t] * h + drive[:, t]
             if self.how == "einsum":
                 out.append(torch.einsum("bdn,bn->bd", h, c[:, t]))
             else:
                 out.append((h @ c[:, t].unsqueeze(-1)).squeeze(-1))
-        return torch.stack(out, 1)
+        return again(out)
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,10 @@ class Gates(Block):
             logs = f.log().cumsum(1)
             return m.out(torch.tanh((v * (-logs).exp()).cumsum(1) * logs.exp()))
         h, out = torch.zeros_like(v[:, 0]), []
-        for t in range(PLACES):
+        for t in range(STEPS):
             h = torch.lerp(v[:, t], h, f[:, t])
             out.append(h)
-        return m.out(F.relu(torch.stack(out, 1)))
+        return m.out(F.relu(again(out)))
 
 
 @dataclass(frozen=True)
@@ -137,10 +143,10 @@ class Memory(Block):
             y = torch.einsum("bthd,bthde->bthe", q, pairs.cumsum(1))
         else:
             state, out = torch.zeros_like(pairs[:, 0]), []
-            for t in range(PLACES):
+            for t in range(STEPS):
                 state = state + pairs[:, t]
                 out.append((q[:, t].unsqueeze(-2) @ state).squeeze(-2))
-            y = torch.stack(out, 1)
+            y = again(out)
         return m.o(F.normalize(y, dim=-1).flatten(2))
 
 
