@@ -169,6 +169,9 @@ class _Judge:
     def complete(self, name: str, use: RawUse, axes: tuple[Axis, ...]) -> RawUse:
         """Give a word to axes that were contracted between parameters alone: a factor of one weight (LoRA's rank)."""
         entries = list(use.axes) + [()] * (len(axes) - len(use.axes))
+        for at, pairs in enumerate(use.axes):  # under another size (frequencies) it is still the parameter's own axis
+            if any(atom not in self.names for _, axis in pairs for atom in self.atoms.expand(axis)):
+                entries[at] = tuple((word, axes[at]) for word, _ in pairs[:1])
         words = {word for entry in entries for word, _ in entry}
         for at, axis in enumerate(axes):
             if not entries[at] and (name, at) in self.dims.facts.folded.factors:

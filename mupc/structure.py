@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
@@ -23,19 +23,22 @@ class Residual:
     branch: frozenset[fx.Node]
 
 
-def reaching(trace: Trace) -> frozenset[fx.Node]:
-    """The nodes whose values reach an output other than through integers and booleans, which carry no gradient."""
+def reaching(trace: Trace, numbers: Container[fx.Node] = ()) -> frozenset[fx.Node]:
+    """The nodes whose values reach an output other than through integers and booleans, which carry no gradient.
+
+    Nor through `numbers`, which are computed from parameters and constants alone: a weight's norm is no use of it.
+    """
     flow = nx.DiGraph()
     for node in trace.graph.nodes:
-        flow.add_edges_from((source, node) for source in node.all_input_nodes if _differentiable(source))
+        flow.add_edges_from((source, node) for source in node.all_input_nodes if _carries(source, numbers))
     ends = list(trace.outputs.values())
     flow.add_edges_from((node, "end") for node in ends)
     return frozenset(nx.ancestors(flow, "end")) if ends else frozenset()
 
 
-def _differentiable(node: fx.Node) -> bool:
+def _carries(node: fx.Node, numbers: Container[fx.Node]) -> bool:
     dtype = getattr(node.meta.get("val"), "dtype", None)
-    return dtype is None or dtype.is_floating_point or dtype.is_complex
+    return node not in numbers and (dtype is None or dtype.is_floating_point or dtype.is_complex)
 
 
 def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Residual, ...]:

@@ -56,7 +56,7 @@ def gather(trace: Trace, folded: Folded) -> Facts:
     of: dict[Atom, Fact] = defaultdict(Fact)
     parts: dict[Atom, tuple[Atom, ...]] = {}
     below = _Below(folded, parts)
-    live = reaching(trace)
+    live = _live(trace, folded)
     for use in folded.uses:
         if use.node not in live:
             continue
@@ -90,12 +90,21 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         parts,
         tuple(products),
         tuple(spread),
-        tuple(axes for axes in _spread(folded, ("batch",)) if axes not in spread),
+        tuple(_spread(folded, ("batch",))),
         frozenset(alone),
         live,
         residual,
         streams,
     )
+
+
+def _live(trace: Trace, folded: Folded) -> frozenset[fx.Node]:
+    """What outputs depend on other than through numbers; through numbers too where a parameter has no other use."""
+    everything, live = reaching(trace), reaching(trace, folded.numbers)
+    if not folded.numbers:
+        return everything
+    used = {use.parameter for use in folded.uses if use.node in live}
+    return live if used >= {use.parameter for use in folded.uses if use.node in everything} else everything
 
 
 def _adds(trace: Trace, folded: Folded) -> tuple[tuple[Residual, ...], tuple[fx.Node, ...]]:
@@ -126,7 +135,7 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
             for before in old:
                 of[before].consumed += [use for use in of[atom].consumed if use not in of[before].consumed]
         products[tuple(a for piece in pieces for a in piece)] = None
-    for parts, factors in folded.atoms.broken:
+    for parts, factors in (*folded.atoms.broken, *reversed(folded.atoms.broken)):
         _share(of, dict.fromkeys(a for axis in (*parts, factors) for a in below(axis)))
 
 
@@ -197,8 +206,10 @@ def _spread(folded: Folded, also: tuple[str, ...] = ()) -> dict[Axis, None]:
     for use in folded.uses:
         if not use.contracts or sum(map(len, use.axes)) < 3:
             continue
+        sided = [(word, folded.atoms.expand(axis)) for entries in use.axes for word, axis in entries]
+        if not {"in", "out", *also} <= {word for word, _ in sided} if also else False:
+            continue
         for side in ("in", "out"):
-            sided = [(word, folded.atoms.expand(axis)) for entries in use.axes for word, axis in entries]
             axes = [axis for word, axis in sided if word in (side, *also)]
             if len(axes) > 1:
                 out[tuple(atom for axis in axes for atom in axis)] = None

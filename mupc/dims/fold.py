@@ -39,10 +39,13 @@ def _enter(state: Folded, node: fx.Node, parameter: str | None) -> None:
     state.tensors[node] = tensors
     if parameter is not None:
         state.status[node] = WEIGHT
+        state.constant.add(node)
         trails = tuple(frozenset({(parameter, i)}) for i in range(len(tensors[0])))
         state.weights[node] = Weight(frozenset({parameter}), trails)
         return
     is_input = node.meta.get("kind") == "input"
+    if not is_input:
+        state.constant.add(node)
     state.status[node] = DATA if is_input else NEUTRAL
     if is_input:
         state.marks["data"] += [axis for tensor in tensors for axis in tensor]
@@ -53,6 +56,7 @@ def _call(state: Folded, node: fx.Node) -> None:
         source, at = node.args
         if isinstance(source, fx.Node) and isinstance(at, int):
             state.tensors[node] = _item(state, source, at, node)
+            state.constant |= {node} if source in state.constant else set()
             state.status[node] = state.status.get(source, NEUTRAL)
             if source in state.weights:
                 weight = state.weights[source]
@@ -76,6 +80,9 @@ def _call(state: Folded, node: fx.Node) -> None:
         tuple(_build(state.atoms, axis, env, signature) for axis in axes) for axes in signature.results
     )
     for before, after in signature.regroups:
+        if len(before) == len(after) == 1:  # one dim under another size: frequencies
+            state.atoms.broken.append(((env[before[0]],), env[after[0]]))
+            continue
         state.atoms.lost.append((tuple(a for x in before for a in env[x]), tuple(env[x] for x in after)))
     _mark(state, node, signature, sources, env)
     track(state, node, signature, sources, env)

@@ -32,7 +32,7 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
             if not linear or not _alone(facts, used):
                 return None
             read = max(size, _other(facts, used, "in"))  # more where other dims are laid beside it
-            if found is None and _other(facts, made, "in") > size and _other(facts, used, "out") > read:
+            if found is None and _before(facts, made, size) > size and _after(facts, used, size) > read:
                 found = made, used
     return found
 
@@ -58,7 +58,12 @@ def _channels(facts: Facts, use: RawUse) -> set[Atom]:
     expand = facts.folded.atoms.expand
     own = {a for entries in use.axes for _, axis in entries for a in expand(axis)}
     beside = {a for tensor in facts.folded.tensors[use.node] for axis in tensor for a in expand(axis)} - own
-    return {a for a in beside if facts.of[a].scales and not facts.of[a].marks & FINITE}
+    return {a for a in beside if _scales(facts, a) and not facts.of[a].marks & FINITE}
+
+
+def _scales(facts: Facts, atom: Atom) -> bool:
+    """Made and consumed; a sum when one of its parts is."""
+    return any(facts.of[a].scales for a in (atom, *facts.parts.get(atom, ())))
 
 
 def _is_readout(facts: Facts, use: RawUse) -> bool:
@@ -82,6 +87,30 @@ def _other(facts: Facts, use: RawUse, word: str) -> int:
         for w, axis in entries
         if w in words
     )
+
+
+def _before(facts: Facts, made: RawUse, size: int) -> int:
+    """How wide what a weight reads is; behind a core, as narrow on both sides, what is read before it."""
+    wide = _other(facts, made, "in")
+    makers = [(u, a) for a in _side(facts, made, "in") for u in facts.of[a].produced] if wide == size else []
+    return max([wide, *(_other(facts, u, "in") for u, a in makers if _linked(facts, u, made, a))])
+
+
+def _after(facts: Facts, used: RawUse, size: int) -> int:
+    """How wide what a weight makes is; before a core, what is made behind it."""
+    wide = _other(facts, used, "out")
+    readers = [(u, a) for a in _side(facts, used, "out") for u in facts.of[a].consumed] if wide == size else []
+    return max([wide, *(_other(facts, u, "out") for u, a in readers if _linked(facts, used, u, a))])
+
+
+def _linked(facts: Facts, made: RawUse, used: RawUse, atom: Atom) -> bool:
+    """Does only what is linear lie between, and no residual stream?"""
+    return atom not in facts.streams and _reached(facts, made.node, atom, {used.node}) == [(used.node, True)]
+
+
+def _side(facts: Facts, use: RawUse, side: str) -> list[Atom]:
+    expand = facts.folded.atoms.expand
+    return [a for entries in use.axes for word, axis in entries if word == side for a in expand(axis)]
 
 
 def _reached(facts: Facts, start: fx.Node, atom: Atom, ends: set[fx.Node]) -> list[tuple[fx.Node, bool]]:

@@ -49,4 +49,6 @@ class Folded:
     factors: set[tuple[str, int]] = field(default_factory=set)  # axes contracted between parameters alone
     marks: dict[str, list[Axis]] = field(default_factory=lambda: defaultdict(list))
     contracted: list[tuple[Axis, fx.Node]] = field(default_factory=list)  # between activations
+    constant: set[fx.Node] = field(default_factory=set)  # neither inputs nor positions went into these
+    numbers: set[fx.Node] = field(default_factory=set)  # of these, contractions of weights that leave no axis
     assumed: dict[str, int] = field(default_factory=dict)  # ops without a row -> how often

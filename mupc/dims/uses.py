@@ -22,10 +22,14 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
         return
     if signature.kind == "factory":
         state.status[node] = NEUTRAL
+        state.constant.add(node)
         return
-    weights = [i for i, source in enumerate(sources) if state.status[source] == WEIGHT]
+    valued = _valued(op, sources)
+    if state.constant.issuperset(sources[i] for i in valued):
+        state.constant.add(node)
+    weights = [i for i in valued if state.status[sources[i]] == WEIGHT]
     if not weights:
-        state.status[node] = joined(state, sources)
+        state.status[node] = NEUTRAL if _number(state, node) else joined(state, [sources[i] for i in valued])
         _activations(state, node, signature, sources, env)
         return
     if _stays_weight(state, signature, sources, op, weights):
@@ -33,20 +37,37 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
         _derive(state, node, signature, sources, weights, env)
         return
     state.status[node] = DATA
+    if _number(state, node):
+        state.status[node] = NEUTRAL
+        return
     for i in weights:
         _use(state, node, op, signature, sources, i, env)
     _activations(state, node, signature, sources, env)
 
 
+def _valued(op: str, sources: list[fx.Node]) -> list[int]:
+    """The operands whose values are read; of the second one of `view_as` and its like only the shape is."""
+    return [0] if op.endswith("_as") else list(range(len(sources)))
+
+
+def _number(state: Folded, node: fx.Node) -> bool:
+    """No axis is left, and no inputs nor positions went in: a weight's norm, buffers being its singular vectors."""
+    if node not in state.constant or any(axis for tensor in state.tensors[node] for axis in tensor):
+        return False
+    state.numbers.add(node)
+    return True
+
+
 def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], op: str, weights: list[int]) -> bool:
     """Only parameters went in, or neutral values along axes the weight already has."""
-    if signature.kind == "recurrent" or any(state.status[s] == DATA for s in sources):
+    valued = [sources[i] for i in _valued(op, sources)]
+    if signature.kind == "recurrent" or any(state.status[s] == DATA for s in valued):
         return _picks_matrix(state, signature, sources, weights)
     if signature.kind == "index" and len(sources) > 1 and signature.marks:
         return _picks_matrix(state, signature, sources, weights)
     if signature.words or _takes_input(op):
         return False
-    if len(weights) == len(sources):
+    if len(weights) == len(valued):
         return True
     if signature.kind in ("normalise",):
         return False
@@ -101,6 +122,9 @@ def _derive(
         parameters |= weight.parameters
         for label, trail in _trails(weight, signature.operands[i]).items():
             held[label] |= trail
+    for before, after in signature.regroups:
+        trail = frozenset[tuple[str, int]]().union(*(held[label] for label in before))
+        held.update(dict.fromkeys(after, trail))
     out = {label for axes in signature.results for axis in axes for label in labels(axis)}
     if signature.kind == "multilinear" and len(weights) > 1:
         state.factors |= {place for label, trail in held.items() if label not in out for place in trail}

@@ -163,7 +163,8 @@ def attention(call: Call) -> Signature | None:
         operands.append(tuple(a if n != 1 and n == m else () for a, n, m in zip(named, mask, wide, strict=True)))
     results = [(*out, tail["s"], tail["e"]), *(plain(f"r{i}_", s) for i, s in enumerate(call.results[1:]))]
     sizes |= sizes_of(*zip(results[1:], call.results[1:], strict=True))
-    return Signature("multilinear", tuple(operands), tuple(results), sizes, ((0, 1, 2),))
+    marks = {"t": "routed"} if sizes["t"] != 1 else {}
+    return Signature("multilinear", tuple(operands), tuple(results), sizes, ((0, 1, 2),), marks)
 
 
 @row("_grouped_mm _scaled_grouped_mm transformers::grouped_mm_fallback")

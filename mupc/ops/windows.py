@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mupc.ops.layout import layout, rest_axes, rest_sizes
 from mupc.ops.products import grids, spatial_axes
 from mupc.ops.table import row
@@ -182,4 +184,6 @@ def fourier(call: Call) -> Signature | None:
         return None
     sizes: dict[str, int] = {}
     ins, outs = spatial_axes(src, dst, sizes)
-    return layout((ins, *rest_axes(call)), (outs,), sizes | rest_sizes(call), grids(outs))
+    found = layout((ins, *rest_axes(call)), (outs,), sizes | rest_sizes(call))
+    changed = ((str(a[0]), str(b[0])) for a, b in zip(ins, outs, strict=True) if a and b and a != b)
+    return replace(found, regroups=tuple(((a,), (b,)) for a, b in changed))

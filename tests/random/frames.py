@@ -94,7 +94,7 @@ class Halves(Block):
     coupled: bool  # the other half is gated by it too
 
     def parts(self, s: Sizes) -> Parts:
-        return {"body": self.body.build(s.times(1, 2))} | ({"mix": nn.Linear(s.w, s.w)} if self.mixed else {})
+        return {"body": self.body.build(s.half())} | ({"mix": nn.Linear(s.w, s.w)} if self.mixed else {})
 
     def run(self, m: Any, x: Tensor, memory: Tensor) -> Tensor:
         half = m.w // 2
@@ -189,7 +189,7 @@ class Wider(Block):
     halves: Literal[2, 3, 4, 1]  # of the width here, between the matrices
 
     def parts(self, s: Sizes) -> Parts:
-        inner = s.times(self.halves, 2)
+        inner = s.halves(self.halves)
         return {"into": nn.Linear(s.w, inner.w), "body": self.body.build(inner), "back": nn.Linear(inner.w, s.w)}
 
     def run(self, m: Any, x: Tensor, memory: Tensor) -> Tensor:

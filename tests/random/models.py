@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.random import attention, channels, frames, maps, sequences
+from tests.random import attention, channels, frames, maps, sequences, variants
 from tests.random.frames import Norm, Residual, norm_of
 from tests.random.spec import COUNT, PLACES, RANK, SIDE, Block, Built, Sizes, matrix
 
@@ -104,7 +104,8 @@ class End(nn.Module):
     def __init__(self, recipe: Recipe, w: int, start: Start) -> None:
         super().__init__()
         self.kind, n = recipe.end, recipe.fixed
-        if self.kind == "bare":
+        if self.kind == "bare":  # the stream is returned; something reads it, or its width would be data
+            self.last = nn.Sequential(nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w))
             return
         if self.kind == "deep":
             self.inner, self.norm = nn.Linear(w, w), nn.LayerNorm(w)
@@ -137,7 +138,7 @@ class End(nn.Module):
             "deep": lambda: self.head(self.norm(F.gelu(self.inner(x)))),
             "value": lambda: self.value(x).sum(1),
             "image": lambda: self.pixels(F.relu(self.grow(x.mT.unflatten(-1, (SIDE, SIDE))))),
-            "bare": lambda: x,
+            "bare": lambda: x + self.last(x),
         }[self.kind]()
 
 
@@ -209,6 +210,14 @@ LEAVES: list[type[Block]] = [
     sequences.Memory,
     sequences.Fourier,
     sequences.Tokens,
+    variants.Library,
+    variants.Biased,
+    variants.Twice,
+    variants.Chosen,
+    variants.Channelwise,
+    variants.Generated,
+    variants.Reduced,
+    variants.Structured,
 ]
 
 

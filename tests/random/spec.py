@@ -35,8 +35,12 @@ class Sizes:
     w: int
     memory: int
 
-    def times(self, numerator: int, denominator: int = 1) -> Sizes:
-        return replace(self, w=self.w * numerator // denominator)
+    def half(self) -> Sizes:
+        return replace(self, w=self.w // 2)
+
+    def halves(self, count: int) -> Sizes:
+        """So many halves of the width, and a little more where that could not be cut in two again."""
+        return replace(self, w=-(-self.w * count // 16) * 8)
 
 
 Parts = dict[str, "nn.Module | nn.Parameter | Tensor"]
@@ -78,7 +82,7 @@ class Built(nn.Module):
 
 
 def matrix(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(*shape))
+    return nn.Parameter(torch.empty(shape))
 
 
 def mapped(x: Tensor) -> Tensor:

@@ -247,3 +247,137 @@ class ReadByConstants(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nnf.relu(self.into(x)) @ self.basis
+
+
+class Slots(nn.Module):
+    """Learned slots, read over again by a recurrent cell; `view_as` takes their shape and nothing else."""
+
+    def __init__(self, count: int = 5) -> None:
+        super().__init__()
+        self.start, self.cell = nn.Parameter(torch.zeros(1, count, D)), nn.GRUCell(D, D)
+        self.q, self.k, self.o = (nn.Linear(D, D, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, slots = self.k(x), self.start.expand(x.size(0), -1, -1)
+        for _ in range(2):
+            weights = (self.q(slots) @ k.mT).softmax(1)
+            slots = self.cell((weights @ x).flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
+        return self.o(weights.mT @ slots)
+
+
+@trap(
+    ids,
+    FRAME
+    + """
+    block.start          input   ..n   # a fixed number of learned slots
+    block.?.weight       hidden  nn
+    block.cell.weight_*  hidden  nn
+    block.cell.bias_*    vector  n
+    """,
+)
+class LearnedSlots(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__(Slots())
+
+
+class Circulant(nn.Module):
+    """A circular convolution over the channels, by Fourier transforms: frequencies are the same dim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.out = nn.Parameter(torch.zeros(D)), nn.Linear(D, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(nnf.relu(torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(self.w), n=D)))
+
+
+@trap(ids, FRAME + "block.w  vector  n\nblock.out.weight  hidden  nn\nblock.out.bias  vector  n")
+class CirculantWeight(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__(Circulant())
+
+
+class Core(nn.Module):
+    """Two ranks with a small matrix between: as narrow on both sides, but both are ranks of the whole."""
+
+    def __init__(self, rank: int = 3) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(D, rank, bias=False), nn.Linear(rank, D, bias=False)
+        self.core = nn.Linear(rank, rank, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nnf.relu(self.b(self.core(self.a(x))))
+
+
+@trap(ids, FRAME + "block.a.weight  output  .n\nblock.core.weight  scalar  ..\nblock.b.weight  input  n.")
+class CoreBetweenRanks(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__(Core())
+
+
+class Fewer(nn.Module):
+    """Linformer: a learned matrix takes the places to fewer; attention is over those."""
+
+    def __init__(self, count: int = 5) -> None:
+        super().__init__()
+        self.qkv, self.o = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
+        self.fewer = nn.Parameter(torch.zeros(T, count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).view(B, T, 3, D // HD, HD).permute(2, 0, 3, 1, 4)
+        k, v = (torch.einsum("bhtd,tn->bhnd", z, self.fewer) for z in (k, v))
+        return self.o(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@trap(ids, FRAME + "block.fewer  scalar  ..   # chosen among by a softmax, so fixed\nblock.*.weight  hidden  nn")
+class FewerKeys(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__(Fewer())
+
+
+class Divided(nn.Module):
+    """A readout divided by an estimate of its norm: what computes the norm is no use of the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.w = nn.Linear(16, D), nn.Parameter(torch.zeros(D, C))
+        self.register_buffer("u", torch.ones(D))
+        self.register_buffer("v", torch.ones(C))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nnf.relu(self.fc(x)) @ (self.w / torch.dot(self.u, self.w @ self.v))
+
+
+@trap(sequence, "fc.weight  input  n.\nfc.bias  vector  n\nw  output  n.")
+class SpectralByHand(Divided):
+    pass
+
+
+class Beside(nn.Module):
+    """A matrix per group of channels, before a readout of all places: their keys are no head dims."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.blocks = nn.Embedding(V, D), nn.Parameter(torch.zeros(2, D // 2, D // 2))
+        self.qkv, self.o, self.head = nn.Linear(D, 3 * D), nn.Linear(D, D), nn.Linear(T * D, C)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        x = self.wte(idx)
+        x = x + torch.einsum("btgi,gio->btgo", x.unflatten(-1, (2, -1)), self.blocks).relu().flatten(2)
+        q, k, v = self.qkv(x).view(B, T, 3, D // HD, HD).unbind(2)
+        return self.head((x + self.o(attend(q, k, v))).flatten(1))
+
+
+@trap(
+    ids,
+    """
+    wte.weight   input   .n
+    blocks       hidden  .nn
+    head.weight  output  .n
+    head.bias    scalar  .
+    *.weight     hidden  nn
+    *.bias       vector  n
+    """,
+)
+class GroupsBesidePlaces(Beside):
+    pass
