@@ -115,7 +115,8 @@ def compare(record: Record, found: Subject, model: nn.Module, analysis: Any) -> 
     """Both oracles. They vary a shallower model with the same tensors, only fewer."""
     deadline = time.monotonic() + ORACLE_SECONDS
     config, base = (found.config, shapes(model)) if found.wide else shallow(found.build, found.config, deadline)
-    moved = jacobian(record, found, config, base, partition(model, analysis, named=True), deadline)
+    atoms = infer(model, dataclasses.replace(analysis.trace, blocks=()))  # each block with dims of its own
+    moved = jacobian(record, found, config, base, partition(model, atoms, named=False), deadline)
     if found.wide:
         wide: Variant | None = Variant("as the case says", found.wide, shapes(found.build(found.wide)))
     else:
@@ -202,7 +203,7 @@ def incomparable(found: Subject, config: Any, base: Shapes, variant: Variant) ->
         return f"does not run ({short(error)[:80]})"
     if ops(analysis.trace) != ops(traced(found, config)):
         return "runs other ops"
-    axes = partition(model, analysis, named=True)
+    axes = partition(model, infer(model, dataclasses.replace(analysis.trace, blocks=())), named=False)
     ratios, contradictions = solved(axes.axes, variant.shapes, base)
     new = [name for name, size in axes.sizes.items() if (r := ratios.ratio((name,))) is not None and r * size == 1]
     return f"has a dim more, {new[0]}" if new and not contradictions else None

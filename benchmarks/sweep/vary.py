@@ -24,7 +24,7 @@ STAYS = re.compile(
     r"|num_res_types|spec_size|image|resolution|patch(es)?(_size)?s?$|pixel|window|frame|mel_dim|types$|mem_len"
     r"|crop|roi|grid|kernel|strides?$|dilation|padding|conv_l_cache|head_dim|dim_head|d_head|d_kv|kv_channels"
     r"|key_dim|head_size$|rank$|lora|lowrank|d_state|state_size|ssm_state|state_dim|act_dim|d_conv|expand|ratio"
-    r"|factor|mult$|multiplier|_rates?$|reduction|divi|rope|rotary|theta|scalar|temper|position|_pos_|max_|_len$"
+    r"|factor|mult$|multiplier|(drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$|reduction|n_div|bn_size|divi|rope|rotary|theta|scalar|temper|position|_pos_|max_|_len$"
     r"|length|seq|time|period|interval|second|chunk|context|ctx|cache|memory_?fuser_padding|expert(s|_capacity)"
     r"|topk|top_|_k$|n_groups?$|num_groups|groups$|_groups|group_size|per_|quer(y|ies)$|num_query|tokens?"
     r"|latents?$|num_latent|codebook_size|codebooks?$|codevectors|quantiz|codes|points|levels|num_[a-z]*stack"
