@@ -16,25 +16,29 @@ from tests.oracle.two_widths import Shapes, shapes
 
 Path = tuple[Any, ...]
 
-# Words of config fields. Depth is no width; a field that by its name counts or measures something of the data, of a
-# kernel, or that the policy of DESIGN.md section 4 holds fixed (head_dim, ranks, experts, states, counts) stays.
+# Words of config fields, as regular expressions. Depth is no width; what counts or measures something of the data or of a
+# kernel, and what the policy of DESIGN.md section 4 holds fixed (head_dim, ranks, experts, states, counts), stays.
 DEPTH = re.compile(r"(^|_)(layers?|depths?|blocks?|repeats|stages?|cycles|loops)$|^n_layers?$|num_.*layers$")
-STAYS = re.compile(
-    r"vocab|label|classes|bins|buckets|num_channels$|^in_chan|input_channels|out_channels$|_channels_out"
-    r"|num_res_types|spec_size|image|resolution|patch(es)?(_size)?s?$|pixel|window|frame|mel_dim|types$|mem_len"
-    r"|crop|roi|grid|kernel|strides?$|dilation|padding|conv_l_cache|head_dim|dim_head|d_head|d_kv|kv_channels"
-    r"|key_dim|head_size$|rank$|lora|lowrank|d_state|state_size|ssm_state|state_dim|act_dim|d_conv|expand|ratio"
-    r"|factor|mult$|multiplier|(drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$|reduction|n_div|bn_size|divi|rope|rotary|theta|scalar|temper|position|_pos_|max_|_len$"
-    r"|length|seq|time|period|interval|second|chunk|context|ctx|cache|memory_?fuser_padding|expert(s|_capacity)"
-    r"|topk|top_|_k$|n_groups?$|num_groups|groups$|_groups|group_size|per_|quer(y|ies)$|num_query|tokens?"
-    r"|latents?$|num_latent|codebook_size|codebooks?$|codevectors|quantiz|codes|points|levels|num_[a-z]*stack"
-    r"|merge|lags|num_samples|samples_per|sampling_(rate|factor)|cost|coefficient|scale|speaker|num_spk|num_lang"
-    r"|hash|ngram|hc_|altup|coords|attractors|atom"
-    r"|num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks|features)"
-    r"|num_(neg|pos|mask|denois)"
-    r"|feature_sizes|feat_(dim|size)|input_(size|dim|feat)|visual_|bbox|target_|out_features|output_(dim|size)s?$"
-    r"|anchor|proposals|detr$|columns|rows|anchor_generator|^[BIES]-|MODEL\."
-)
+_DATA = r"""
+    vocab label classes bins buckets num_channels$ ^in_chan input_channels out_channels$ _channels_out num_res_types
+    image img spec_size resolution patch(es)?(_size)?s?$ pixel frame mel_dim crop roi grid types$ mem_len position _pos_
+    max_ _len$ length seq time period interval second chunk context ctx cache speaker num_spk num_lang hash ngram lags
+    num_samples samples_per sampling_(rate|factor) feature_sizes feat_(dim|size) input_(size|dim|feat) visual_ bbox
+    target_ out_features output_(dim|size)s?$ anchor proposals detr$ columns rows ^[BIES]- MODEL\. state_dim act_dim
+    coords atom theta temper cost coefficient
+"""
+_KERNEL = r"""
+    kernel strides?$ dilation padding conv_l_cache d_conv window halo ^[skdg]s?$ down_ops merge memory_?fuser_padding
+    (drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$ n_groups?$ num_groups groups$ _groups group_size per_
+"""
+_POLICY = r"""
+    head_dim dim_head d_head d_kv kv_channels key_dim head_size$ rank$ lora lowrank d_state state_size ssm_state rope
+    rotary scalar expand ratio factor mult$ multiplier reduction n_div bn_size divi scale expert(s|_capacity) topk top_
+    _k$ quer(y|ies)$ num_query tokens? latents?$ num_latent codebook_size codebooks?$ codevectors quantiz codes points
+    levels num_[a-z]*stack hc_ altup attractors num_(neg|pos|mask|denois)
+    num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks|features)
+"""
+STAYS = re.compile("|".join((_DATA + _KERNEL + _POLICY).split()))
 SKIP = re.compile(
     r"(_id|_ids|_index|_token|seed|version|_idx|indices|top_k|_stride|_type|dtype|_step|steps|_position|window_layers)$"
 )
