@@ -16,7 +16,7 @@ from tests.oracle.two_widths import Shapes, shapes
 
 Path = tuple[Any, ...]
 
-# Words of config fields, as regular expressions. Depth is no width; what counts or measures something of the data or of a
+# Words of config fields, as regular expressions. Depth is no width; what counts or measures something of the data or a
 # kernel, and what the policy of DESIGN.md section 4 holds fixed (head_dim, ranks, experts, states, counts), stays.
 DEPTH = re.compile(r"(^|_)(layers?|depths?|blocks?|repeats|stages?|cycles|loops)$|^n_layers?$|num_.*layers$")
 _DATA = r"""

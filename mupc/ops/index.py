@@ -192,7 +192,7 @@ def data_dependent(call: Call) -> Signature | None:
         mask = aligned(call.shapes[1], first) or plain("o1_", call.shapes[1])
         source = call.shapes[2]
         own = plain("o2_", source)
-        if len(source) == len(first) and source and source[-1] == first[-1]:
+        if source and source[-1] == first[-1]:  # whole rows are placed
             own = (*own[:-1], axes[-1])
         sizes = sizes_of((axes, first), (mask, call.shapes[1]), (own, source))
         return Signature("index", (axes, mask, own), (axes,), sizes, ((0,), (2,)))
