@@ -174,7 +174,19 @@ def two_widths(
             by = (moved or {}).get((name, axis), wide.label)
             said_so = f"{name} {base[name]} axis {axis} {parameter.axes[axis]}"
             lines.append(f"{said_so}: {STATE[want]} ({by}), but the analysis says it {STATE[said]}")
+    if lines and found.wide is None and not runs(found, wide.config):
+        record.wide, record.incomparable = "", [*record.incomparable, f"{wide.label}: does not run"]
+        return
     record.wide_wrong = lines
+
+
+def runs(found: Subject, config: Any) -> bool:
+    """Can the forward be traced at that config?"""
+    try:
+        traced(found, config)
+    except Exception:  # whatever a library raises where its sizes do not fit
+        return False
+    return True
 
 
 def widening(found: Subject, narrow: Any, wide: Any) -> set[int]:

@@ -24,11 +24,11 @@ _DATA = r"""
     image img spec_size resolution patch(es)?(_size)?s?$ pixel frame mel_dim crop roi grid types$ mem_len position _pos_
     max_ _len$ length seq time period interval second chunk context ctx cache speaker num_spk num_lang hash ngram lags
     num_samples samples_per sampling_(rate|factor) feature_sizes feat_(dim|size) input_(size|dim|feat) visual_ bbox
-    target_ out_features output_(dim|size)s?$ anchor proposals detr$ columns rows ^[BIES]- MODEL\. state_dim act_dim
+    target_ output_(dim|size)s?$ anchor proposals detr$ columns rows ^[BIES]- MODEL\. state_dim act_dim
     coords atom theta temper cost coefficient
 """
 _KERNEL = r"""
-    kernel strides?$ dilation padding conv_l_cache d_conv window halo ^[skdg]s?$ down_ops merge memory_?fuser_padding
+    kernel strides?$ dilation padding conv_l_cache d_conv window halo block_size ^[skdg]s?$ down_ops merge memory_?fuser_padding
     (drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$ n_groups?$ num_groups groups$ _groups group_size per_
 """
 _POLICY = r"""
@@ -36,7 +36,7 @@ _POLICY = r"""
     rotary scalar expand ratio factor mult$ multiplier reduction n_div bn_size divi scale expert(s|_capacity) topk top_
     _k$ quer(y|ies)$ num_query tokens? latents?$ num_latent codebook_size codebooks?$ codevectors quantiz codes points
     levels num_[a-z]*stack hc_ altup attractors num_(neg|pos|mask|denois)
-    num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks|features)
+    num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks)
 """
 STAYS = re.compile("|".join((_DATA + _KERNEL + _POLICY).split()))
 SKIP = re.compile(
