@@ -213,10 +213,10 @@ def walk(config: Any) -> Iterator[tuple[Any, Any]]:
         yield from config.items()
     elif isinstance(config, (list, tuple)):
         yield from enumerate(config)
-    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
-        yield from ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
     elif hasattr(config, "to_dict") and hasattr(config, "__dict__"):
         yield from vars(config).items()
+    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
+        yield from ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
 
 
 def put(config: Any, key: Any, value: Any) -> Any:

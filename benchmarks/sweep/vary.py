@@ -28,8 +28,9 @@ _DATA = r"""
     coords atom theta temper cost coefficient
 """
 _KERNEL = r"""
-    kernel strides?$ dilation padding conv_l_cache d_conv window halo block_size ^[skdg]s?$ down_ops merge memory_?fuser_padding
-    (drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$ n_groups?$ num_groups groups$ _groups group_size per_
+    kernel strides?$ dilation padding conv_l_cache d_conv window halo block_size ^[skdg]s?$ down_ops merge per_
+    memory_?fuser_padding (drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$
+    n_groups?$ num_groups groups$ _groups group_size
 """
 _POLICY = r"""
     head_dim dim_head d_head d_kv kv_channels key_dim head_size$ rank$ lora lowrank d_state state_size ssm_state rope
