@@ -10,7 +10,7 @@ from mupc.dims.factors import Factors
 from mupc.dims.facts import Facts
 from mupc.dims.paths import copies, linear_pair
 from mupc.dims.records import RawUse
-from mupc.dims.verdict import Kind, width
+from mupc.dims.verdict import Kind, spread_by, width
 
 __all__ = ["Kind", "kinds"]
 
@@ -98,7 +98,7 @@ def dangling(facts: Facts, atom: Atom) -> Kind | None:
     if "opaque" in fact.marks:
         return Kind("unknown", None, "comes out of an op whose meaning is not known")
     if fact.consumed:
-        return Kind("data", False, "no parameter makes it")
+        return None if spread_by(facts, atom) else Kind("data", False, "no parameter makes it")
     return Kind("count", False, "an axis of parameters alone: neither contracted nor made by a weight")
 
 

@@ -188,7 +188,9 @@ def _word(label: str, at: int, i: int, signature: Signature, beside: set[str], o
         return "batch" if mark == "count" and signature.words[i][at] != "out" else signature.words[i][at]
     if label not in out:
         return "in"
-    return "batch" if label in beside or signature.kind not in ("multilinear", "index") else "out"
+    if signature.kind in ("multilinear", "index", "additive"):
+        return "batch" if label in beside else "out"
+    return "batch"
 
 
 def _activations(

@@ -26,6 +26,8 @@ def width(facts: Facts, atom: Atom) -> Kind:
     fact = facts.of[atom]
     if fact.scales:
         return Kind("width", True, f"made by {who(fact.produced)}, consumed by {who(fact.consumed)}")
+    if fact.consumed and (maker := spread_by(facts, atom)):
+        return Kind("width", True, f"made by {who([maker])}, one to each value of it; consumed by {who(fact.consumed)}")
     if "opaque" in fact.marks:
         return Kind("unknown", None, "goes through an op whose meaning is not known")
     if "routed" in fact.marks and fact.produced:
@@ -45,6 +47,22 @@ def width(facts: Facts, atom: Atom) -> Kind:
         False,
         f"made by {who(fact.produced)}, consumed by no parameter" if fact.produced else "no parameter makes it",
     )
+
+
+def spread_by(facts: Facts, atom: Atom) -> RawUse | None:
+    """The use that makes the axis by spreading data over it, as `x[:, None] - centres` does: units like a layer's.
+
+    Not where the parameter has a width beside (learned tokens are a count), nor where it reads its own axis back (a
+    codebook).
+    """
+    fact, expand = facts.of[atom], facts.folded.atoms.expand
+    readers = {use.parameter for use in fact.consumed}
+    for use in fact.carried:
+        entries = [(word, a) for axis in use.axes for word, inner in axis for a in expand(inner)]
+        if ("out", atom) in entries and not use.contracts and use.parameter not in readers:
+            if not any(a != atom and facts.of[a].scales for _, a in entries):
+                return use
+    return None
 
 
 def why_grows(facts: Facts, atom: Atom) -> str:
