@@ -202,7 +202,8 @@ class _Judge:
         norm = use.op.endswith("_norm") or use.op in ("mul", "div")
         if norm and "inner" in self.kinds_of(axes):
             return "vector"  # a state per channel
-        return "input" if (table and not norm) or (use.contracts and g) else "vector"
+        layer = use.contracts and g and len(axes) > 1
+        return "input" if (table and not norm) or layer else "vector"
 
     def settle(self, roles: list[str]) -> str:
         """One label for several uses: a tied embedding is an input; otherwise the use with the larger fan-in leads."""

@@ -1,7 +1,8 @@
 """Flux prediction on a frozen weather trunk (fine-tuned foundation models for gravity waves, Prithvi WxC).
 
-New convolutions lead into and out of a pretrained transformer whose blocks alternate attention within windows and across
-them; the head is a step of an Attention U-Net (Oktay et al. 2018, arXiv 1804.03999), whose gates weigh the skips.
+New convolutions lead into and out of a pretrained transformer whose blocks alternate attention within windows and
+across them; the head is a step of an Attention U-Net (Oktay et al. 2018, arXiv 1804.03999), whose gates weigh the
+skips.
 """
 
 import torch

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-WIDE = {"width": 96}
+WIDE = {"width": 96, "latent": 32}
 
 
 class DeepSDF(nn.Module):
@@ -31,8 +31,8 @@ class DeepSDF(nn.Module):
         return torch.tanh(self.head(x))[..., 0]
 
 
-def build(width: int = 48) -> nn.Module:
-    return DeepSDF(shapes=7, latent=16, width=width)
+def build(width: int = 48, latent: int = 16) -> nn.Module:
+    return DeepSDF(shapes=7, latent=latent, width=width)
 
 
 def example_inputs():

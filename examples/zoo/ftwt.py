@@ -1,7 +1,7 @@
 """Fire Together Wire Together: each layer predicts which of its filters will matter (Elkerdawy et al. 2022).
 
-A linear head on the pooled input of a convolution predicts a mask over its filters, thresholded; the head learns by a loss
-of its own, from which filters hold most of the response, and gets no gradient from the task.
+A linear head on the pooled input of a convolution predicts a mask over its filters, thresholded; the head learns by a
+loss of its own, from which filters hold most of the response, and gets no gradient from the task.
 """
 
 import torch

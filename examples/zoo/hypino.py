@@ -45,7 +45,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList([Window(width, heads, 4, 0), Window(width, heads, 4, 2)])
         self.film = nn.Linear(coefficients, 2 * width)
         self.queries = nn.Parameter(0.02 * torch.randn(queries, width))
-        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.key, self.value = nn.Linear(width, width, bias=False), nn.Linear(width, width)
 
     def forward(self, x, coefficients):
         for block in self.blocks:
@@ -72,7 +72,9 @@ class Emit(nn.Module):
 
 
 class HyPINO(nn.Module):
-    def __init__(self, width: int, heads: int, pooled: int, m: int, coefficients: int, fourier: int, hidden_layers: int):
+    def __init__(
+        self, width: int, heads: int, pooled: int, m: int, coefficients: int, fourier: int, hidden_layers: int
+    ):
         super().__init__()
         queries = hidden_layers + 4
         self.source, self.boundary = nn.Conv2d(1, width, 2, stride=2), nn.Conv2d(2, width, 2, stride=2)

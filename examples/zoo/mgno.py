@@ -1,7 +1,7 @@
 """MgNO: operator layers whose linear maps are multigrid V-cycles (He, Liu, Xu 2023, arXiv 2310.19809).
 
-Each layer solves on a hierarchy of grids: smooth the residual f - A u, restrict both to a coarser grid, and come back up
-by transposed convolutions. Only the first layer sees the few channels of the input field.
+Each layer solves on a hierarchy of grids: smooth the residual f - A u, restrict both to a coarser grid, and come back
+up by transposed convolutions. Only the first layer sees the few channels of the input field.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """A multimodal PDE model: numbers and text in, a solution and a description out (Negrini et al., code MOL-LLM).
 
-A GPT reads the words of the equation and the initial condition as embedded numbers in one sequence. An operator decoder
-asks it for the solution at any (t, x) by cross-attention; a language head, tied to the word table, describes it.
+A GPT reads the words of the equation and the initial condition as embedded numbers in one sequence. An operator
+decoder asks it for the solution at any (t, x) by cross-attention; a language head, tied to the word table, describes
+it.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """PDEInvBench: the parameters of a PDE from its solution (inverse problems), with an FNO and a ResNet encoder.
 
-An encoder maps a few frames of the solution to features, a convolutional downsampler to a vector, and one small head per
-parameter to its logarithm. The FNO's spectral weights are complex: one matrix of channels to channels a mode.
+An encoder maps a few frames of the solution to features, a convolutional downsampler to a vector, and one small head
+per parameter to its logarithm. The FNO's spectral weights are complex: one matrix of channels to channels a mode.
 """
 
 import torch
@@ -51,7 +51,10 @@ class ResNet(nn.Module):
         self.stem = nn.Conv2d(frames, width, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(4, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.GroupNorm(4, width),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, padding=1),
             )
             for _ in range(depth)
         )
@@ -67,7 +70,9 @@ class Inverse(nn.Module):
     def __init__(self, frames: int, width: int, hidden: int):
         super().__init__()
         self.fno, self.resnet = FNO(frames, width), ResNet(frames, width)
-        self.down = nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU(), nn.Dropout(0.0), nn.MaxPool2d(2))
+        self.down = nn.Sequential(
+            nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU(), nn.Dropout(0.0), nn.MaxPool2d(2)
+        )
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1)) for _ in PARAMETERS
         )

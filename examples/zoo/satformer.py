@@ -1,7 +1,7 @@
 """SaTformer: full space-time attention over satellite frames, rain as one of 64 bins (Space-Time Transformer).
 
-Patches of all frames and a class token form one sequence. The heads' inner width is heads x 64, whatever the stream's is;
-the query is scaled by the fixed head size.
+Patches of all frames and a class token form one sequence. The heads' inner width is heads x 64, whatever the stream's
+is; the query is scaled by the fixed head size.
 """
 
 import torch
@@ -22,7 +22,9 @@ class Attention(nn.Module):
     def forward(self, x):
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.to_qkv(self.norm(x)).chunk(3, -1))
         q = q * self.scale
-        cls = (q[:, :, :1] @ k.transpose(-1, -2)).softmax(-1) @ v  # the class token reads everything, on a path of its own
+        cls = (q[:, :, :1] @ k.transpose(-1, -2)).softmax(
+            -1
+        ) @ v  # the class token reads everything, on a path of its own
         rest = (q[:, :, 1:] @ k[:, :, 1:].transpose(-1, -2)).softmax(-1) @ v[:, :, 1:]
         return self.to_out(torch.cat([cls, rest], 2).transpose(1, 2).flatten(2))
 
@@ -40,7 +42,9 @@ class FeedForward(nn.Module):
 
 
 class SaTformer(nn.Module):
-    def __init__(self, width: int, heads: int, head_dim: int, depth: int, frames: int, channels: int, patch: int, size: int):
+    def __init__(
+        self, width: int, heads: int, head_dim: int, depth: int, frames: int, channels: int, patch: int, size: int
+    ):
         super().__init__()
         self.patch = patch
         self.embed = nn.Linear(channels * patch * patch, width)

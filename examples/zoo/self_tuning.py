@@ -1,7 +1,8 @@
 """Self-Tuning Networks: weights that answer to their hyperparameters (MacKay et al. 2019, arXiv 1903.03088).
 
-Each layer computes (W x + b) + (H lambda)_w * (W' x) + (H lambda)_b * b': a linear best response to the hyperparameters
-lambda, gated per unit. Weights are trained on the training loss, lambda by a second optimizer on the validation loss.
+Each layer computes (W x + b) + (H lambda)_w * (W' x) + (H lambda)_b * b': a linear best response to the
+hyperparameters lambda, gated per unit. Weights are trained on the training loss, lambda by a second optimizer on the
+validation loss.
 """
 
 import torch

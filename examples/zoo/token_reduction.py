@@ -1,7 +1,7 @@
 """Token reduction in a multimodal LLM: the k most attended image tokens go on, and no parameter is added.
 
-A layer's attention from the last text token ranks the image tokens; the kept ones are gathered along the token axis, so
-the sequence becomes shorter while the width stays what it is.
+A layer's attention from the last text token ranks the image tokens; the kept ones are gathered along the token axis,
+so the sequence becomes shorter while the width stays what it is.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """WideNet: one attention and one mixture of experts, used by every layer (Xue et al. 2021, arXiv 2107.11817).
 
-Going wider instead of deeper: all blocks share their weights, router included, and only the two norms of each block are
-its own. A top-2 router sends a token to two of four experts.
+Going wider instead of deeper: all blocks share their weights, router included, and only the two norms of each block
+are its own. A top-2 router sends a token to two of four experts.
 """
 
 import torch
@@ -43,7 +43,9 @@ class MoE(nn.Module):
 
 
 class WideNet(nn.Module):
-    def __init__(self, width: int, heads: int, expert: int, depth: int, patch: int = 4, size: int = 16, classes: int = 10):
+    def __init__(
+        self, width: int, heads: int, expert: int, depth: int, patch: int = 4, size: int = 16, classes: int = 10
+    ):
         super().__init__()
         self.patch = nn.Conv2d(3, width, patch, stride=patch)
         self.positions = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2, width))

@@ -78,6 +78,7 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         for axis in folded.tensors[node][0]:
             below(axis)
             _products(folded, folded.atoms.expand(axis), products, alone)
+    _generated(folded, of, below, products)
     _ends(trace, folded, of, below)
     residual, merged = _adds(trace, folded)
     adds = [r.add for r in residual] + list(merged)
@@ -137,6 +138,19 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
         products[tuple(a for piece in pieces for a in piece)] = None
     for parts, factors in (*folded.atoms.broken, *reversed(folded.atoms.broken)):
         _share(of, dict.fromkeys(a for axis in (*parts, factors) for a in below(axis)))
+
+
+def _generated(folded: Folded, of: dict[Atom, Fact], below: _Below, products: Iterable[Axis]) -> None:
+    """Mark both sides of a matrix that a network wrote: factors of one axis, one contracted with a value that lacks the
+    other. (A head dim is contracted beside its heads, which both values have.)"""
+    pairs = {(a, b) for inner, free in folded.matrices for a in below(inner) for b in below(free) if a != b}
+    pairs = {(a, b) for a, b in pairs if not of[b].consumed}  # heads beside one shared key are read by a weight
+    for product in products if pairs else ():
+        for a in product:
+            for b in product:
+                if (a, b) in pairs:
+                    of[a].marks.add("generated")
+                    of[b].marks.add("generated")
 
 
 def _share(of: dict[Atom, Fact], atoms: Iterable[Atom]) -> None:

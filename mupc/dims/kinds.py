@@ -34,7 +34,8 @@ def kinds(facts: Facts, declared: Mapping[Atom, bool] = MappingProxyType({})) ->
     for atom in atoms:
         if atom in out:
             continue
-        found = finite(facts, atom) or returned(facts, atom) or experts(facts, atom) or dangling(facts, atom)
+        found = finite(facts, atom) or returned(facts, atom) or generated(facts, atom)
+        found = found or experts(facts, atom) or dangling(facts, atom)
         if found:
             out[atom] = found
     for atom in atoms:
@@ -128,6 +129,13 @@ def state(facts: Facts, atom: Atom, known: dict[Atom, Kind]) -> Kind | None:
     return None
 
 
+def generated(facts: Facts, atom: Atom) -> Kind | None:
+    """Rule 4, end: the width of a network whose weights another network writes."""
+    if "generated" in facts.of[atom].marks:
+        return Kind("inner", False, "the width of a network whose weights another network writes")
+    return None
+
+
 def _beside_channel(facts: Facts, use: RawUse, atom: Atom, known: dict[Atom, Kind]) -> bool:
     """The parameter carries a channel axis of its own beside the dim: it has a row of these for each channel."""
     expand = facts.folded.atoms.expand
@@ -167,7 +175,8 @@ def _enters(facts: Facts, use: RawUse) -> bool:
     expand = facts.folded.atoms.expand
     read = [a for entries in use.axes for word, axis in entries if word == "in" for a in expand(axis)]
     whole = (b for a in read for b in (a, *facts.parts.get(a, ())))
-    return not any(facts.of[a].produced and "data" not in facts.of[a].marks for a in whole)
+    made = (a for a in whole if facts.of[a].produced or spread_by(facts, a))
+    return not any("data" not in facts.of[a].marks for a in made)
 
 
 def _feeds_stream(facts: Facts, use: RawUse) -> bool:

@@ -51,4 +51,5 @@ class Folded:
     contracted: list[tuple[Axis, fx.Node]] = field(default_factory=list)  # between activations
     constant: set[fx.Node] = field(default_factory=set)  # neither inputs nor positions went into these
     numbers: set[fx.Node] = field(default_factory=set)  # of these, contractions of weights that leave no axis
+    matrices: list[tuple[Axis, Axis]] = field(default_factory=list)  # what is contracted, and what is left free beside
     assumed: dict[str, int] = field(default_factory=dict)  # ops without a row -> how often

@@ -32,7 +32,7 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
         state.status[node] = NEUTRAL if _number(state, node) else joined(state, [sources[i] for i in valued])
         _activations(state, node, signature, sources, env)
         return
-    if _stays_weight(state, signature, sources, op, weights):
+    if _stays_weight(state, signature, sources, op, weights) or _moved(state, signature, sources, weights):
         state.status[node] = WEIGHT
         _derive(state, node, signature, sources, weights, env)
         return
@@ -82,6 +82,15 @@ def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], o
     }
     contracted = held & neutral - out
     return not contracted and not (neutral & out - held)
+
+
+def _moved(state: Folded, signature: Signature, sources: list[fx.Node], weights: list[int]) -> bool:
+    """A weight plus an update of its own shape that no input went into (theta_0 + P theta') is that weight."""
+    if signature.kind != "additive" or len(weights) == len(sources):
+        return False
+    ranks = {len(axes) for axes in (*signature.operands, *signature.results)}
+    others = [source for i, source in enumerate(sources) if i not in weights]
+    return len(ranks) == 1 and all(state.status[o] == DATA and o in state.constant for o in others)
 
 
 def _takes_input(op: str) -> bool:
@@ -216,7 +225,10 @@ def _activations(
                     continue
                 left = {label for axis in signature.operands[i] for label in labels(axis)}
                 right = {label for axis in signature.operands[j] for label in labels(axis)}
-                state.contracted += [(env[label], node) for label in sorted((left & right) - out - held)]
+                inner = sorted((left & right) - out - held)
+                state.contracted += [(env[label], node) for label in inner]
+                free = sorted((left ^ right) & out)
+                state.matrices += [(env[label], env[other]) for label in inner for other in free]
         fixed = [i for i in term if state.status[sources[i]] == NEUTRAL]
         read = {label for i in fixed for axis in signature.operands[i] for label in labels(axis)} - out - held
         state.marks["constant"] += [env[label] for label in sorted(read)] if data else []

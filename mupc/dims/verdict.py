@@ -59,9 +59,9 @@ def spread_by(facts: Facts, atom: Atom) -> RawUse | None:
     readers = {use.parameter for use in fact.consumed}
     for use in fact.carried:
         entries = [(word, a) for axis in use.axes for word, inner in axis for a in expand(inner)]
-        if ("out", atom) in entries and not use.contracts and use.parameter not in readers:
-            if not any(a != atom and facts.of[a].scales for _, a in entries):
-                return use
+        spreads = ("out", atom) in entries and not use.contracts and use.parameter not in readers
+        if spreads and not any(a != atom and facts.of[a].scales for _, a in entries):
+            return use
     return None
 
 
