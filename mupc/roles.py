@@ -136,7 +136,7 @@ class _Judge:
         facts = self.dims.facts
         axes = facts.folded.tensors[node][0]  # type: ignore[index]
         shape = tuple(node.meta["val"].shape)  # type: ignore[attr-defined]
-        uses = [self.complete(name, use, axes) for use in uses]
+        uses = [self.complete(name, self.final(use), axes) for use in uses]
         judged = [(use, self.role(use, axes)) for use in uses]
         role = self.settle([r for _, r in judged]) if judged else "unused" if not self.lost(name) else "unknown"
         infinite = tuple(self.grows(axis) for axis in axes)
@@ -165,6 +165,12 @@ class _Judge:
             why=self.why(judged, axes, role, sub),
             source=str(main.node.meta["source"]) if main and main.node.meta.get("source") else None,
         )
+
+    def final(self, use: RawUse) -> RawUse:
+        """What data scales, or contracts along what is fixed, is used where it is contracted afterwards."""
+        then = self.dims.facts.folded.then.get((use.parameter, use.node))
+        mixed = any(self.grows(axis) is not False for entries in use.axes for word, axis in entries if word == "in")
+        return use if then is None or mixed or then.node not in self.dims.facts.live else then
 
     def complete(self, name: str, use: RawUse, axes: tuple[Axis, ...]) -> RawUse:
         """Give a word to axes that were contracted between parameters alone: a factor of one weight (LoRA's rank)."""

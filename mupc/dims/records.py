@@ -37,6 +37,14 @@ class RawUse:
     contracts: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An activation that is linear in a weight and still has axes of it: its use so far, where each axis is from."""
+
+    use: RawUse
+    trails: tuple[Trail, ...]
+
+
 @dataclass(slots=True)
 class Folded:
     """What the fold knows: atoms, axes of every tensor, uses, and facts about axes."""
@@ -52,4 +60,6 @@ class Folded:
     constant: set[fx.Node] = field(default_factory=set)  # neither inputs nor positions went into these
     numbers: set[fx.Node] = field(default_factory=set)  # of these, contractions of weights that leave no axis
     matrices: list[tuple[Axis, Axis]] = field(default_factory=list)  # what is contracted, and what is left free beside
+    held: dict[fx.Node, list[Held]] = field(default_factory=dict)
+    then: dict[tuple[str, fx.Node], RawUse] = field(default_factory=dict)  # (parameter, use) -> the use it ends in
     assumed: dict[str, int] = field(default_factory=dict)  # ops without a row -> how often

@@ -8,6 +8,7 @@ from collections import defaultdict
 from torch import fx
 
 from mupc.dims.atoms import Axis
+from mupc.dims.modulated import follow
 from mupc.dims.records import DATA, NEUTRAL, POSITIONAL, WEIGHT, Folded, RawUse, Trail, Weight
 from mupc.ops import signature_of, tensor_nodes
 from mupc.signature import Axes as Patterns
@@ -31,6 +32,7 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
     if not weights:
         state.status[node] = NEUTRAL if _number(state, node) else joined(state, [sources[i] for i in valued])
         _activations(state, node, signature, sources, env)
+        follow(state, node, signature, sources, env)
         return
     if _stays_weight(state, signature, sources, op, weights) or _moved(state, signature, sources, weights):
         state.status[node] = WEIGHT
@@ -43,6 +45,7 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
     for i in weights:
         _use(state, node, op, signature, sources, i, env)
     _activations(state, node, signature, sources, env)
+    follow(state, node, signature, sources, env)
 
 
 def _valued(op: str, sources: list[fx.Node]) -> list[int]:

@@ -88,12 +88,8 @@ class Absorbed(Latent):
 
 def test_latent_attention_absorbed() -> None:
     """Here the rank is contracted between activations, so "what attention contracts is a head dim beside heads" would
-    ask for a partner that it has not. The up-projection is batched over the heads: vector-like, a block per head."""
-    holds(
-        LanguageModel(Absorbed()),
-        ids(),
-        FRAME + LATENT.replace("block.kv_b.weight     input ", "block.kv_b.weight     vector"),
-    )
+    ask for a partner that it has not; and the up-projection is batched over heads, as experts are. Same verdicts."""
+    holds(LanguageModel(Absorbed()), ids(), FRAME + LATENT)
 
 
 E = 18  # the encoder's width

@@ -280,6 +280,35 @@ class LearnedSlots(LanguageModel):
         super().__init__(Slots())
 
 
+class Modulated(nn.Module):
+    """StyleGAN2: a convolution's weight is scaled by each sample's style, and normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style, self.weight = nn.Linear(D, D), nn.Parameter(torch.zeros(F, D, 3))
+        self.out = nn.Linear(F, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.style(x.mean(1))[:, None, :, None]
+        weight = weight * torch.rsqrt(weight.square().sum((2, 3), keepdim=True) + 1e-6)
+        y = nnf.conv1d(x.mT.reshape(1, -1, x.size(1)), weight.flatten(0, 1), padding=1, groups=x.size(0))
+        return self.out(nnf.relu(y.view(x.size(0), F, -1).mT))
+
+
+@trap(
+    ids,
+    FRAME
+    + """
+    block.*.weight  hidden  nn
+    block.*.bias    vector  n
+    block.weight    hidden  nn.   # every sample has a weight of its own, contracted with activations
+    """,
+)
+class ModulatedConvolution(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__(Modulated())
+
+
 class Circulant(nn.Module):
     """A circular convolution over the channels, by Fourier transforms: frequencies are the same dim."""
 

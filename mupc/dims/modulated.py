@@ -1,0 +1,77 @@
+"""Weights that data scales before they are used (StyleGAN2), or turns (MLA's absorbed form): the rest comes later.
+
+The product of a weight and a style is an activation, yet linear in the weight, whose axes it still has. Where one of
+these is contracted with another activation, that is the weight's use: the product alone would pass for an input layer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import fx
+
+from mupc.dims.atoms import Axis
+from mupc.dims.records import DATA, Folded, Held, RawUse, Trail
+from mupc.signature import Signature, labels
+
+
+def follow(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
+    """Carry what is linear in a weight through one op, or note the use that it ends in."""
+    if len(signature.results) != 1 or signature.kind not in ("multilinear", "layout"):
+        return
+    started = {use.parameter: use for use in state.uses[-len(sources) :] if use.node is node and use.contracts}
+    for i, source in enumerate(sources):
+        weight = state.weights.get(source)
+        held = [Held(use, weight.trails) for p, use in started.items() if weight and p in weight.parameters]
+        for one in [*held, *state.held.get(source, ())]:
+            _step(state, node, signature, sources, i, one, env)
+
+
+def _step(
+    state: Folded,
+    node: fx.Node,
+    signature: Signature,
+    sources: list[fx.Node],
+    i: int,
+    held: Held,
+    env: dict[str, Axis],
+) -> None:
+    trails: dict[str, Trail] = defaultdict(frozenset)
+    for axis, trail in zip(signature.operands[i], held.trails, strict=False):
+        for label in labels(axis):
+            trails[label] |= frozenset(place for place in trail if place[0] == held.use.parameter)
+    kept = {label for axis in signature.results[0] for label in labels(axis)}
+    gone = {label for label, trail in trails.items() if trail and label not in kept}
+    term = next((t for t in signature.terms if i in t), (i,))
+    others = [j for j in term if j != i and state.status[sources[j]] == DATA]
+    beside = {label for j in others for axis in signature.operands[j] for label in labels(axis)}
+    if held.use.node is not node and gone:
+        if gone <= beside | set(signature.marks):
+            state.then[held.use.parameter, held.use.node] = _ended(node, signature, held, trails, gone, beside, env)
+        return
+    left = tuple(
+        frozenset[tuple[str, int]]().union(*(trails[label] for label in labels(axis))) for axis in signature.results[0]
+    )
+    if len({place for trail in left for place in trail}) > 1:
+        state.held.setdefault(node, []).append(Held(held.use, left))
+
+
+def _ended(
+    node: fx.Node,
+    signature: Signature,
+    held: Held,
+    trails: dict[str, Trail],
+    gone: set[str],
+    beside: set[str],
+    env: dict[str, Axis],
+) -> RawUse:
+    """The first use's words for axes that it contracted; for the others, those of the contraction at the end."""
+    words: dict[int, list[tuple[str, Axis]]] = defaultdict(list)
+    for label, trail in trails.items():
+        kernel = signature.marks.get(label) == "kernel"
+        word = "kernel" if kernel else "in" if label in gone else "batch" if label in beside else "out"
+        for _, at in trail:
+            words[at].append((word, env[label]))
+    axes = tuple(tuple(words.get(at, entries)) for at, entries in enumerate(held.use.axes))
+    op = getattr(getattr(node.target, "_schema", None), "name", str(node.target)).removeprefix("aten::")
+    return RawUse(held.use.parameter, node, op, axes, True)
