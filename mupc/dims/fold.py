@@ -154,8 +154,9 @@ def _mark(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
         weight = bool(sources) and state.status.get(sources[0]) == WEIGHT
         state.marks["gathered" if mark == "lookup" and not weight else mark].append(env[label])
     if signature.kind == "opaque":
-        for tensor in state.tensors[node]:
-            state.marks["opaque"] += list(tensor)
+        read = (axis for source in sources for tensor in state.tensors[source] for axis in tensor)
+        made = (axis for tensor in state.tensors[node] for axis in tensor)
+        state.marks["opaque"] += [*read, *made]  # what goes in may be consumed behind it
 
 
 def _fit(trails: tuple[Trail, ...], tensors: tuple[Tensor, ...]) -> tuple[Trail, ...]:

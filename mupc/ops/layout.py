@@ -122,6 +122,11 @@ def _order(call: Call, rank: int) -> list[int] | None:
         return [placed[d] if d in placed else next(rest) for d in order]
     if op in ("t", "numpy_T"):
         return order[::-1]
+    if op == "rot90":
+        i, j = (d % rank for d in call.ints("dims") or (0, 1))
+        if call.number("k", 1) % 2:
+            order[i], order[j] = order[j], order[i]
+        return order
     if op in ("mT", "adjoint", "mH", "matrix_H"):
         return [*order[:-2], order[-1], order[-2]]
     return None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.random import attention, channels, frames, maps, sequences, variants
+from tests.random import attention, channels, frames, layouts, maps, sequences, variants
 from tests.random.frames import Norm, Residual, norm_of
 from tests.random.spec import COUNT, PLACES, RANK, SIDE, Block, Built, Sizes, matrix
 
@@ -218,6 +218,7 @@ LEAVES: list[type[Block]] = [
     variants.Generated,
     variants.Reduced,
     variants.Structured,
+    layouts.Moved,
 ]
 
 
@@ -226,6 +227,10 @@ def leaf(kind: type[Block]) -> st.SearchStrategy[Block]:
     if kind is attention.ByLetters:
         letters = st.permutations("abcdefghijklmnopqrstuvwxyzABCXYZ").map(lambda p: tuple(p[:6]))
         return st.builds(kind, letters=letters, order=st.permutations(range(3)).map(tuple))
+    if kind is layouts.Moved:
+        return st.builds(
+            kind, detours=st.lists(st.sampled_from(list(layouts.DETOURS)), min_size=1, max_size=4).map(tuple)
+        )
     return st.builds(kind)
 
 

@@ -410,3 +410,20 @@ class Beside(nn.Module):
 )
 class GroupsBesidePlaces(Beside):
     pass
+
+
+@trap(
+    ids,
+    """
+    wte.weight  unknown  .?   # what goes into an op of unknown meaning may be consumed behind it
+    out.weight  unknown  .?   # and what comes out may have been made before it
+    out.bias    scalar  .
+    """,
+)
+class AroundAnOpaqueOp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.out = nn.Embedding(V, D), nn.Linear(D, C)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        return self.out(torch.linalg.householder_product(self.wte(idx).mT, torch.ones(B, T, device=idx.device)).mT)
