@@ -43,7 +43,7 @@ class Factors:
         fixed = []
         for atom in filter(self.open, product):
             partners = [a for a in product if a != atom and self.open(a) and not self._contracted(a)]
-            if self._contracted(atom) and partners:
+            if self._contracted(atom) and partners and not self._streams(atom):
                 where = at(self.facts.evidence(atom))
                 self.settle(atom, Kind("inner", False, f"contracted between activations at {where}; its partner grows"))
                 fixed.append(atom)
@@ -99,6 +99,12 @@ class Factors:
     def _scales(self, atom: Atom) -> bool:
         """Made and consumed; a sum when one of its parts is."""
         return any(self.facts.of[a].scales for a in (atom, *self.facts.parts.get(atom, ())))
+
+    def _streams(self, atom: Atom) -> bool:
+        """A residual stream that some weight reads whole: a width, whatever contracts it besides."""
+        expand, reads = self.facts.folded.atoms.expand, self.facts.of[atom].consumed
+        whole = any(w == "in" and expand(axis) == (atom,) for use in reads for entry in use.axes for w, axis in entry)
+        return whole and atom in self.facts.streams
 
     def _contracted(self, atom: Atom) -> bool:
         return bool(self.facts.evidence(atom))

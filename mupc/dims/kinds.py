@@ -80,7 +80,10 @@ def returned(facts: Facts, atom: Atom) -> Kind | None:
 def experts(facts: Facts, atom: Atom) -> Kind | None:
     """Rule 2: an axis that a weight with in and out axes of its own is batched over (experts, groups)."""
     beside = {other for product in facts.products if atom in product for other in product if other != atom}
-    if any(facts.evidence(other) and "data" not in facts.of[other].marks for other in beside):
+    heads = not facts.evidence(atom) and any(
+        facts.evidence(other) and "data" not in facts.of[other].marks for other in beside
+    )
+    if heads:
         return None
     if "routed" in facts.of[atom].marks and any(atom in axes for axes in facts.spread):
         return Kind("experts", False, "a routing decision picks along it")

@@ -26,7 +26,9 @@ def rotate(x: Tensor, how: Rope) -> Tensor:
     speed = 100.0 ** (-torch.arange(half, device=x.device) / half)
     angle = (torch.arange(x.shape[1], device=x.device)[:, None] * speed)[:, None]
     if how == "complex":
-        turned = torch.view_as_complex(x.unflatten(-1, (half, 2))) * torch.polar(torch.ones_like(angle), angle)
+        turned = torch.view_as_complex(x.unflatten(-1, (half, 2)).contiguous()) * torch.polar(
+            torch.ones_like(angle), angle
+        )
         return torch.view_as_real(turned).flatten(-2)
     cos, sin = angle.cos(), angle.sin()
     if how == "pairs":

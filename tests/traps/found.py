@@ -427,3 +427,32 @@ class AroundAnOpaqueOp(nn.Module):
 
     def forward(self, idx: Tensor) -> Tensor:
         return self.out(torch.linalg.householder_product(self.wte(idx).mT, torch.ones(B, T, device=idx.device)).mT)
+
+
+class Multiplied(nn.Module):
+    """A depthwise convolution with two filters a channel, then a layer that data scales, contracted over the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep, self.back = nn.Conv1d(D, 2 * D, 3, padding=1, groups=D), nn.Conv1d(2 * D, D, 1)
+        self.scaled = Modulated()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.back(nnf.relu(self.deep(x.mT))).mT
+        return self.scaled(x)
+
+
+@trap(
+    ids,
+    FRAME
+    + """
+    block.deep.weight    vector  n..   # filters of a channel are few; the channels are the stream, and grow
+    block.scaled.weight  hidden  nn.
+    block.back.weight    hidden  nn.
+    block.*.weight       hidden  nn
+    block.*.bias         vector  n
+    """,
+)
+class MultipliedChannels(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__(Multiplied())
