@@ -77,6 +77,41 @@ def test_a_helper_function_hides_its_parts(write):
     assert type(build_target(name).model).__name__ == "Net"
 
 
+ASSEMBLED = """
+    class Part(nn.Module):
+        def __init__(self, width: int):
+            super().__init__(); self.up = nn.Linear(3, width)
+    def pair(x): return x, x
+    def build(width: int = 8) -> nn.Module: return nn.Sequential(Part(width), nn.Linear(width, 2))
+"""
+
+
+def test_the_one_function_that_returns_a_module_is_the_factory_where_no_class_is(write):
+    assert type(build_target(write(ASSEMBLED)).model).__name__ == "Sequential"
+    assert build_target(write(ASSEMBLED), ["width=16"]).model[1].in_features == 16
+    alone = "def build() -> 'nn.Module': return nn.Linear(3, 2)"
+    assert type(build_target(write(alone)).model).__name__ == "Linear"
+
+
+def test_functions_are_not_guessed_between(write):
+    """Two of them, one that needs arguments, or one that does not say what it returns: the user is asked."""
+    two = dedent(ASSEMBLED) + "def other() -> nn.Module: return Part(4)\n"
+    bare = dedent(ASSEMBLED).replace(" -> nn.Module", "")
+    open_ = dedent(ASSEMBLED).replace("width: int = 8", "width: int")
+    for text in (two, bare, open_):
+        assert "name a function" in said(write(text))
+
+
+def test_a_class_that_can_be_built_comes_before_a_function(write):
+    name = write("""
+        class Net(nn.Module):
+            def __init__(self, width: int = 4):
+                super().__init__(); self.up = nn.Linear(3, width)
+        def wide() -> nn.Module: return Net(64)
+    """)
+    assert build_target(name).model.up.out_features == 4
+
+
 def test_a_base_class_is_not_the_model(write):
     name = write("""
         class Base(nn.Module):

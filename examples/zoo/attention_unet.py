@@ -1,7 +1,7 @@
-"""Flux prediction on a frozen weather trunk (fine-tuned foundation models for gravity waves, Prithvi WxC).
+"""Gravity-wave fluxes from a frozen weather model (Gupta et al. 2025, arXiv 2509.03816, on Prithvi WxC).
 
 New convolutions lead into and out of a pretrained transformer whose blocks alternate attention within windows and
-across them; the head is a step of an Attention U-Net (Oktay et al. 2018, arXiv 1804.03999), whose gates weigh the
+across them; the way out is that of an Attention U-Net (Oktay et al. 2018, arXiv 1804.03999), whose gates weigh the
 skips.
 """
 
@@ -42,8 +42,9 @@ class Gate(nn.Module):
 
     def __init__(self, coarse: int, skip: int, inner: int):
         super().__init__()
-        self.g, self.x = nn.Conv2d(coarse, inner, 1), nn.Conv2d(skip, inner, 1, bias=False)
-        self.psi = nn.Conv2d(inner, 1, 1)
+        self.g = nn.Sequential(nn.Conv2d(coarse, inner, 1, bias=False), nn.BatchNorm2d(inner))
+        self.x = nn.Sequential(nn.Conv2d(skip, inner, 1, bias=False), nn.BatchNorm2d(inner))
+        self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1, bias=False), nn.BatchNorm2d(1))
 
     def forward(self, g, x):
         return x * torch.sigmoid(self.psi(F.relu(self.g(g) + self.x(x))))

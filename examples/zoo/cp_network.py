@@ -1,4 +1,4 @@
-"""Pressure on a wing from its geometry (Riemannian features for surface Cp): several small inputs, one network.
+"""Pressure on a wing from its Riemannian geometry (Hu, Wang, Xiang, Sommer 2023, arXiv 2401.09452).
 
 The metric tensor, Christoffel symbols and curvature of the surface, the point, and the flow's Mach number and angle of
 attack each have a branch of their own; attention over the branches fuses them.

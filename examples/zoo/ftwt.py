@@ -1,4 +1,5 @@
-"""Fire Together Wire Together: each layer predicts which of its filters will matter (Elkerdawy et al. 2022).
+"""Fire Together Wire Together: each layer predicts which of its filters will matter (Elkerdawy et al. 2022,
+arXiv 2110.08232).
 
 A linear head on the pooled input of a convolution predicts a mask over its filters, thresholded; the head learns by a
 loss of its own, from which filters hold most of the response, and gets no gradient from the task.
@@ -11,6 +12,16 @@ from torch import nn
 WIDE = {"width": 48}
 
 
+@torch.no_grad()
+def most_of_the_mass(response, share: float):
+    """1 for the filters that, strongest first, make up this share of the response; the head's target."""
+    mass = response.abs().amax((2, 3))
+    ordered, order = mass.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    needed = before < share * ordered.sum(-1, keepdim=True)
+    return torch.zeros_like(mass).scatter(-1, order, needed.to(mass.dtype))
+
+
 class GatedConv(nn.Module):
     def __init__(self, n_in: int, n_out: int, share: float = 0.75):
         super().__init__()
@@ -21,16 +32,13 @@ class GatedConv(nn.Module):
         """The masked response, and the head's own loss."""
         logits = self.predict(x.detach().mean((2, 3)))
         y = F.relu(self.norm(self.conv(x)))
-        mass = y.detach().mean((2, 3))
-        ordered, order = mass.sort(-1, descending=True)
-        needed = ordered.cumsum(-1) - ordered < self.share * ordered.sum(-1, keepdim=True)
-        target = torch.zeros_like(mass).scatter(-1, order, needed.to(mass.dtype))
-        mask = (logits.detach() > 0).to(y.dtype)
-        return y * mask[:, :, None, None], F.binary_cross_entropy_with_logits(logits, target)
+        own = F.binary_cross_entropy_with_logits(logits, most_of_the_mass(y, self.share))
+        mask = (logits.sigmoid() > 0.5).to(y.dtype)
+        return y * mask[:, :, None, None], own
 
 
 class FTWT(nn.Module):
-    def __init__(self, width: int, classes: int = 10):
+    def __init__(self, width: int, classes: int):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.layers = nn.ModuleList(GatedConv(a, b) for a, b in ((width, 2 * width), (2 * width, 2 * width)))
@@ -45,8 +53,8 @@ class FTWT(nn.Module):
         return self.head(x.mean((2, 3))), aside
 
 
-def build(width: int = 24) -> nn.Module:
-    return FTWT(width)
+def build(width: int = 24, classes: int = 10) -> nn.Module:
+    return FTWT(width, classes)
 
 
 def example_inputs():

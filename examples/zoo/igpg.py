@@ -1,4 +1,4 @@
-"""IGPG: network weights generated as text is (instruction-guided parameter generation).
+"""IGPG: network weights, written as text is (Bedionita, Andreis, Chong, Hwang 2025, arXiv 2504.02012).
 
 A VQ-VAE turns chunks of a network's weights into codes; an autoregressive transformer writes the codes, after a prefix
 that tells the task and the architecture. A code is chosen by argmin, and the gradient passes straight through.

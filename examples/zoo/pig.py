@@ -1,6 +1,6 @@
 """PIG: a physics-informed network on trainable Gaussian features (Kang et al. 2024, arXiv 2412.05994).
 
-A point reads G Gaussians, whose centres and widths are trained with their k feature vectors; a small network takes the
+Each of k features sums G Gaussians whose centres and widths are trained with their weights; a small network takes the
 k sums. The loss is the residual of the equation, so training differentiates twice.
 """
 
@@ -11,40 +11,41 @@ WIDE = {"gaussians": 80, "hidden": 32}
 
 
 class GaussianFeatures(nn.Module):
-    """feats_k(x) = sum_g w_kg exp(-1/2 sum_j ((x_j - mu_gj) / sigma_gj)^2); one tensor an axis of space."""
+    """feats_k(t, x) = sum_g w_kg exp(-((t - mu_t) / sigma_t)^2 / 2 - ((x - mu_x) / sigma_x)^2 / 2), mu and sigma of
+    each k and g."""
 
-    def __init__(self, features: int, gaussians: int, dims: int):
+    def __init__(self, features: int, gaussians: int):
         super().__init__()
-        self.weight = nn.Parameter(0.01 * torch.randn(features, gaussians))
-        self.mu = nn.ParameterList(torch.rand(gaussians) * 2 - 1 for _ in range(dims))
-        self.sigma = nn.ParameterList(torch.full((gaussians,), 0.1) for _ in range(dims))
+        shape = features, gaussians
+        self.weight = nn.Parameter(0.01 * torch.randn(shape))
+        self.mu_t, self.mu_x = (nn.Parameter(torch.rand(shape) * 2 - 1) for _ in range(2))
+        self.sigma_t, self.sigma_x = (nn.Parameter(torch.full(shape, 0.1)) for _ in range(2))
 
-    def forward(self, x):
-        distance = sum(((x[:, j, None] - mu) / sigma) ** 2 for j, (mu, sigma) in enumerate(zip(self.mu, self.sigma)))
-        return torch.exp(-0.5 * distance) @ self.weight.T
-
-
-class PIG(nn.Module):
-    def __init__(self, gaussians: int, hidden: int, features: int = 4, dims: int = 2):
-        super().__init__()
-        self.features = GaussianFeatures(features, gaussians, dims)
-        self.up, self.head = nn.Linear(features, hidden), nn.Linear(hidden, 1)
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.up(self.features(x))))
+    def forward(self, points):
+        """[points, 2] -> [points, features]."""
+        mu, sigma = torch.stack([self.mu_t, self.mu_x], -1), torch.stack([self.sigma_t, self.sigma_x], -1)
+        squared = (((points[:, None, None] - mu) / sigma) ** 2).sum(-1)
+        return (torch.exp(-0.5 * squared) * self.weight).sum(-1)
 
 
-def build(gaussians: int = 40, hidden: int = 16) -> nn.Module:
-    return PIG(gaussians, hidden)
+def build(gaussians: int = 40, hidden: int = 16, features: int = 4) -> nn.Module:
+    network = nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+    return nn.Sequential(GaussianFeatures(features, gaussians), *network)
 
 
 def example_inputs():
     return torch.rand(32, 2) * 2 - 1
 
 
-def loss(model, x):
-    """Poisson's equation: laplacian u = f, by two passes of autograd."""
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
-    laplacian = sum(torch.autograd.grad(gradient[:, j].sum(), x, create_graph=True)[0][:, j] for j in range(2))
-    return ((laplacian - torch.sin(torch.pi * x).prod(-1)) ** 2).mean() + model(x).pow(2).mean()
+def loss(model, points):
+    """Poisson's equation: laplacian u = f, by two passes of autograd, and u = 0 on the right edge."""
+    points = points.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(points).sum(), points, create_graph=True)
+    second = [torch.autograd.grad(gradient[:, j].sum(), points, create_graph=True)[0][:, j] for j in range(2)]
+    edge = torch.cat([points[:, :1], torch.ones_like(points[:, 1:])], -1)
+    return ((sum(second) - torch.sin(torch.pi * points).prod(-1)) ** 2).mean() + model(edge).pow(2).mean()
+
+
+def optimizers(model):
+    """The paper trains by Adam; with LBFGS, which has no notion of a rate per tensor, nothing here would apply."""
+    return (torch.optim.Adam(model.parameters(), lr=1e-2),)

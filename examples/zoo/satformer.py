@@ -1,14 +1,18 @@
-"""SaTformer: full space-time attention over satellite frames, rain as one of 64 bins (Space-Time Transformer).
+"""SaTformer: full space-time attention on satellite frames (Harris, Chen 2025, arXiv 2511.11090); rain in 64 bins.
 
-Patches of all frames and a class token form one sequence. The heads' inner width is heads x 64, whatever the stream's
-is; the query is scaled by the fixed head size.
+Patches of all frames and a class token form one sequence, which every layer attends over twice. The heads' inner width
+is heads x head_dim, whatever the stream's is, and the query is scaled by the fixed head size.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-WIDE = {"width": 96, "heads": 6}
+WIDE = {"width": 112, "heads": 6}
+
+
+def attend(q, k, v):
+    return (q @ k.transpose(-1, -2)).softmax(-1) @ v
 
 
 class Attention(nn.Module):
@@ -20,13 +24,15 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(heads * head_dim, width)
 
     def forward(self, x):
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.to_qkv(self.norm(x)).chunk(3, -1))
+        """Heads become part of the batch; the class token asks on a path of its own."""
+        B, N, _ = x.shape
+        q, k, v = (
+            part.reshape(B, N, self.heads, -1).permute(0, 2, 1, 3).flatten(0, 1)
+            for part in self.to_qkv(self.norm(x)).chunk(3, -1)
+        )
         q = q * self.scale
-        cls = (q[:, :, :1] @ k.transpose(-1, -2)).softmax(
-            -1
-        ) @ v  # the class token reads everything, on a path of its own
-        rest = (q[:, :, 1:] @ k[:, :, 1:].transpose(-1, -2)).softmax(-1) @ v[:, :, 1:]
-        return self.to_out(torch.cat([cls, rest], 2).transpose(1, 2).flatten(2))
+        found = torch.cat([attend(q[:, :1], k, v), attend(q[:, 1:], k, v)], 1)
+        return self.to_out(found.view(B, self.heads, N, -1).permute(0, 2, 1, 3).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -42,33 +48,36 @@ class FeedForward(nn.Module):
 
 
 class SaTformer(nn.Module):
-    def __init__(
-        self, width: int, heads: int, head_dim: int, depth: int, frames: int, channels: int, patch: int, size: int
-    ):
+    def __init__(self, width, heads, head_dim, depth, frames, channels, patch, size, bins):
         super().__init__()
         self.patch = patch
-        self.embed = nn.Linear(channels * patch * patch, width)
-        self.cls = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.embed = nn.Linear(patch * patch * channels, width)
+        self.cls = nn.Parameter(torch.randn(1, width))
         self.positions = nn.Embedding(frames * (size // patch) ** 2 + 1, width)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([Attention(width, heads, head_dim), FeedForward(width)]) for _ in range(depth)
+            nn.ModuleList([*(Attention(width, heads, head_dim) for _ in range(2)), FeedForward(width)])
+            for _ in range(depth)
         )
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 64)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, bins)
 
-    def forward(self, video):
+    def patches(self, video):
+        """b f c (h p1) (w p2) -> b (f h w) (p1 p2 c)."""
         B, T, C, H, W = video.shape
         p = self.patch
-        x = video.view(B, T, C, H // p, p, W // p, p).permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(1, 3)
-        x = torch.cat([self.cls.expand(B, 1, -1), self.embed(x)], 1)
+        return video.view(B, T, C, H // p, p, W // p, p).permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(1, 3)
+
+    def forward(self, video):
+        tokens = self.embed(self.patches(video))
+        x = torch.cat([self.cls.expand(len(tokens), 1, -1), tokens], 1)
         x = x + self.positions(torch.arange(x.shape[1], device=x.device))
-        for attention, feed_forward in self.blocks:
-            x = x + attention(x)
-            x = x + feed_forward(x)
-        return self.head(self.norm(x)[:, 0])
+        for block in self.blocks:
+            for branch in block:
+                x = x + branch(x)
+        return self.head(self.norm(x[:, 0]))
 
 
-def build(width: int = 48, heads: int = 3, head_dim: int = 8) -> nn.Module:
-    return SaTformer(width, heads, head_dim, depth=2, frames=4, channels=11, patch=4, size=16)
+def build(width: int = 56, heads: int = 3, head_dim: int = 8, bins: int = 64) -> nn.Module:
+    return SaTformer(width, heads, head_dim, depth=2, frames=4, channels=11, patch=4, size=16, bins=bins)
 
 
 def example_inputs():
@@ -76,5 +85,6 @@ def example_inputs():
 
 
 def loss(model, video):
-    """Cross-entropy over the 64 bins of rain."""
-    return F.cross_entropy(model(video), (video.mean((1, 2, 3, 4)) * 32 + 32).long().clamp(0, 63))
+    """Cross-entropy over the bins of rain; rare bins weigh more."""
+    bins = (video.mean((1, 2, 3, 4)) * 32 + 32).long().clamp(0, 63)
+    return F.cross_entropy(model(video), bins, weight=torch.linspace(0.1, 1, 64, device=video.device))

@@ -1,8 +1,7 @@
 """Self-Tuning Networks: weights that answer to their hyperparameters (MacKay et al. 2019, arXiv 1903.03088).
 
-Each layer computes (W x + b) + (H lambda)_w * (W' x) + (H lambda)_b * b': a linear best response to the
-hyperparameters lambda, gated per unit. Weights are trained on the training loss, lambda by a second optimizer on the
-validation loss.
+Each layer is a linear best response to the hyperparameters lambda: a second weight whose units are gated by H lambda.
+Weights are trained on the training loss; lambda, and how far it is perturbed, on the validation loss.
 """
 
 import torch
@@ -19,34 +18,46 @@ class BestResponse(nn.Module):
         super().__init__()
         self.elementary, self.response = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
         self.hyper = nn.Linear(hyper, 2 * n_out, bias=False)
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.ones(1))
         nn.init.normal_(self.hyper.weight, std=0.01)
 
     def forward(self, x, lam):
-        for_weight, for_bias = self.hyper(lam).chunk(2, -1)
-        y = self.scale * self.elementary(x)
-        y = y + for_weight * F.linear(x, self.response.weight)
-        return y + for_bias * self.response.bias
+        for_weight, for_bias = self.hyper(lam).chunk(2, -1)  # per sample and unit
+        answer = for_weight * F.linear(x, self.response.weight)
+        answer += for_bias * self.response.bias
+        y = self.elementary(x)
+        y *= self.scale
+        y += answer
+        return y
 
 
 class SelfTuning(nn.Module):
-    def __init__(self, features: int, width: int, classes: int, hyper: int):
+    """The hyperparameters are unconstrained: a dropout rate for each layer's input, each a sigmoid away."""
+
+    def __init__(self, features: int, width: int, classes: int):
         super().__init__()
-        self.layers = nn.ModuleList(
-            BestResponse(a, b, hyper) for a, b in ((features, width), (width, width), (width, classes))
-        )
-        self.lam = nn.Parameter(torch.zeros(hyper))  # dropout rates and the like, unconstrained
+        sizes = (features, width), (width, width), (width, classes)
+        self.layers = nn.ModuleList(BestResponse(a, b, len(sizes)) for a, b in sizes)
+        self.lam = nn.Parameter(torch.full((len(sizes),), -2.0))
+        self.spread = nn.Parameter(torch.zeros(len(sizes)))
+
+    def perturbed(self, samples: int):
+        """Every sample trains the response at a lambda of its own."""
+        noise = torch.randn(samples, self.lam.shape[0], device=self.lam.device)
+        return self.lam + noise * F.softplus(self.spread)
 
     def forward(self, x):
-        lam = self.lam + 0.1 * torch.randn(x.shape[0], self.lam.shape[0], device=x.device)  # one perturbation a sample
-        x = F.dropout(x, 0.1, self.training) * torch.sigmoid(lam[:, :1])
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x, lam))
-        return self.layers[-1](x, lam)
+        lam = self.perturbed(x.shape[0])
+        rates = torch.sigmoid(lam)
+        for index, layer in enumerate(self.layers):
+            keep = 1 - rates[:, index, None]
+            x = layer(x * (torch.rand_like(x) < keep) / keep, lam)
+            x = F.relu(x) if index + 1 < len(self.layers) else x
+        return x
 
 
-def build(width: int = 24) -> nn.Module:
-    return SelfTuning(features=12, width=width, classes=10, hyper=3)
+def build(width: int = 24, features: int = 12, classes: int = 10) -> nn.Module:
+    return SelfTuning(features, width, classes)
 
 
 def example_inputs():
@@ -54,10 +65,13 @@ def example_inputs():
 
 
 def loss(model, x):
-    return F.cross_entropy(model(x), x.argmax(-1).clamp(max=9))
+    """Cross-entropy; the entropy of the perturbation is rewarded, or it would vanish."""
+    entropy = F.softplus(model.spread).log().sum()
+    return F.cross_entropy(model(x), x.argmax(-1).clamp(max=9)) - 1e-3 * entropy
 
 
 def optimizers(model):
-    """Weights against the training loss; hyperparameters against the validation loss, in turns."""
-    weights = [p for name, p in model.named_parameters() if name != "lam"]
-    return torch.optim.SGD(weights, lr=0.1), torch.optim.Adam([model.lam], lr=3e-3)
+    """In turns: the weights on training batches, lambda and its spread on validation batches."""
+    weights = model.layers.parameters()
+    hyper = torch.optim.Adam([model.lam, model.spread], lr=3e-3)
+    return torch.optim.SGD(weights, lr=0.1, momentum=0.9), hyper

@@ -160,9 +160,12 @@ def rank(facts: Facts, atom: Atom) -> Kind | None:
     if fact.scales and (found := copies(facts, atom)):
         makes, uses = (use.parameter for use in found)
         return Kind("count", False, f"copies of the stream: {makes} and {uses} mix them and touch no channel")
-    if not fact.scales or atom in facts.streams or any(atom in axes for axes in (*facts.products, *facts.spread)):
+    makers = fact.produced or _through(facts, atom)
+    if not (makers and fact.consumed) or atom in facts.streams:
         return None
-    pair = linear_pair(facts, atom)
+    if any(atom in axes for axes in (*facts.products, *facts.spread)):
+        return None
+    pair = linear_pair(facts, atom, makers)
     if pair is None:
         return None
     made, used = pair
@@ -171,6 +174,12 @@ def rank(facts: Facts, atom: Atom) -> Kind | None:
     return Kind(
         "rank", False, f"only linear or norm ops between {made.parameter} and {used.parameter}, and narrower than both"
     )
+
+
+def _through(facts: Facts, atom: Atom) -> list[RawUse]:
+    """What stands in for a maker of an axis that data is spread over: the weights that contract another axis for each
+    value of it (sums of Gaussians, one weight each, a feature)."""
+    return [use for use in facts.of[atom].carried if use.contracts] if spread_by(facts, atom) else []
 
 
 def _enters(facts: Facts, use: RawUse) -> bool:

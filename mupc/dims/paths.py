@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 from torch import fx
@@ -16,7 +17,7 @@ from mupc.signature import labels
 FINITE = {"lookup", "kernel", "data", "count"}
 
 
-def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
+def linear_pair(facts: Facts, atom: Atom, makers: Iterable[RawUse]) -> tuple[RawUse, RawUse] | None:
     """A weight that makes the dim and one that consumes it, both wider, with only linear or norm ops between.
 
     None where any consumer is also reached through something else: then the dim is more than a factorization. Readouts
@@ -26,7 +27,7 @@ def linear_pair(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
     size = facts.folded.atoms.size[atom]
     consumers = {use.node: use for use in fact.consumed if not _is_readout(facts, use)}
     found: tuple[RawUse, RawUse] | None = None
-    for made in fact.produced:
+    for made in makers:
         for node, linear in _reached(facts, made.node, atom, set(consumers)):
             used = consumers[node]
             if not linear or not _alone(facts, used):

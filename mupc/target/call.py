@@ -41,6 +41,11 @@ def why_not(factory: Callable[..., Any], settings: Mapping[str, Any], module: Mo
     return None
 
 
+def return_type(function: Callable[..., Any]) -> Any:
+    """What its annotation says it returns, or None."""
+    return _hints(function).get("return")
+
+
 def _arguments(factory: Callable[..., Any], settings: dict[str, Any], module: ModuleType, where: str) -> dict[str, Any]:
     """Settings by argument name first; what is left goes into config objects; an argument still open is an error."""
     name = getattr(factory, "__name__", type(factory).__name__)

@@ -11,24 +11,28 @@ from typing import Any
 from torch import nn
 
 from mupc.errors import TargetError
-from mupc.target.call import why_not
+from mupc.target.call import return_type, why_not
 
 
 def find_factory(module: ModuleType, where: str, settings: Mapping[str, Any]) -> Any:
-    """The one Module class of the file that no other of its classes is made from and that can be built."""
+    """The one Module class of the file that no other of its classes is made from and that can be built; where none can
+    be, the one function that says it returns a Module."""
     classes = [
         value for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == module.__name__
     ]  # fmt: skip
     classes = list(dict.fromkeys(classes))
     if not classes:
-        return _sole_instance(module, where)
+        functions = _annotated(module, settings)
+        return functions[0] if len(functions) == 1 else _sole_instance(module, where)
     parts = _parts(module)
     whole = [
         c for c in classes if c.__name__ not in parts and not any(c is not d and issubclass(d, c) for d in classes)
     ]
     reasons = {c: why_not(c, {}, module) for c in whole or classes}
     buildable = [c for c, reason in reasons.items() if reason is None]
+    if not buildable and len(functions := _annotated(module, settings)) == 1:
+        return functions[0]  # before settings complete a class: a size must not change which model is meant
     if not buildable and settings:
         buildable = [c for c in reasons if why_not(c, settings, module) is None]
     if len(buildable) == 1:
@@ -52,12 +56,24 @@ def _sole_instance(module: ModuleType, where: str) -> Any:
         raise TargetError(
             f"{where}: several models ({', '.join(models)}): name one, for example {where}:{next(iter(models))}"
         )
-    functions = [
-        name for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
-    ]  # fmt: skip
-    hint = f"; is one of its functions a factory? {where}:{functions[0]}" if functions else ""
+    functions = _functions(module)
+    hint = f"; is one of its functions a factory? {where}:{next(iter(functions))}" if functions else ""
     raise TargetError(f"{where}: no nn.Module is defined here{hint}")
+
+
+def _annotated(module: ModuleType, settings: Mapping[str, Any]) -> list[Any]:
+    """The file's functions that are declared to return a Module and can be called as they are."""
+    found = [(function, return_type(function)) for function in _functions(module).values()]
+    modules = [function for function, made in found if inspect.isclass(made) and issubclass(made, nn.Module)]
+    return [function for function in modules if why_not(function, settings, module) is None]
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    """The file's own public functions."""
+    return {
+        name: value for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }  # fmt: skip
 
 
 def _parts(module: ModuleType) -> set[str]:
