@@ -162,8 +162,8 @@ def two_widths(
         parameter = analysis.parameters[name]
         for axis, want in enumerate(grows):
             said = parameter.infinite[axis]
-            if parameter.role == "unused" or said is None or said == want:
-                continue
+            if parameter.role == "unused" or said is None or said == want or base[name][axis] == 1:
+                continue  # a size of 1 is no dim
             if not want and moved is not None and (name, axis) not in moved:
                 continue
             if want and found.wide is None:

@@ -21,22 +21,23 @@ Path = tuple[Any, ...]
 DEPTH = re.compile(r"(^|_)(layers?|depths?|blocks?|repeats|stages?|cycles|loops)$|^n_layers?$|num_.*layers$")
 _DATA = r"""
     vocab label classes bins buckets num_channels$ ^in_chan input_channels out_channels$ _channels_out num_res_types
-    image img spec_size resolution patch(es)?(_size)?s?$ pixel frame mel_dim crop roi grid types$ mem_len position _pos_
-    max_ _len$ length seq time period interval second chunk context ctx cache speaker num_spk num_lang hash ngram lags
-    num_samples samples_per sampling_(rate|factor) feature_sizes feat_(dim|size) input_(size|dim|feat) visual_ bbox
-    target_ output_(dim|size)s?$ anchor proposals detr$ columns rows ^[BIES]- MODEL\. state_dim act_dim
-    coords atom theta temper cost coefficient
+    image img spec_size resolution patch(es)?(_size)?s?$ pixel frame mel_dim crop roi grid types$ mem_len position
+    _pos_ pos_emb_ tubelet max_ _len$ length seq time period interval second chunk context ctx cache speaker num_spk
+    num_lang hash ngram lags num_samples samples_per sampling_(rate|factor) feature_sizes feat_(dim|size)
+    input_(size|dim|feat) visual_ bbox target_ output_(dim|size)s?$ anchor proposals detr$ columns rows ^[BIES]-
+    MODEL\. state_dim act_dim coords atom theta temper cost coefficient
 """
 _KERNEL = r"""
-    kernel strides?$ dilation padding conv_l_cache d_conv window halo block_size ^[skdg]s?$ down_ops merge per_
-    memory_?fuser_padding (drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$
-    n_groups?$ num_groups groups$ _groups group_size
+    kernel strides?$ dilation padding conv_l_cache d_conv window halo block_size ^[skdg]s?$ down_ops merge
+    conv1d_width compress$ per_(tok|token|image|ngram|codebook|group|second|uid|axis) memory_?fuser_padding
+    (drop|sampl|dilation|frame|up|down|path|token)[a-z_]*rates?$ n_groups?$ num_groups groups$ _groups group_size
 """
 _POLICY = r"""
-    head_dim dim_head d_head d_kv kv_channels key_dim head_size$ rank$ lora lowrank d_state state_size ssm_state rope
-    rotary scalar expand ratio factor mult$ multiplier reduction n_div bn_size divi scale expert(s|_capacity) topk top_
-    _k$ quer(y|ies)$ num_query tokens? latents?$ num_latent codebook_size codebooks?$ codevectors quantiz codes points
-    levels num_[a-z]*stack hc_ altup attractors num_(neg|pos|mask|denois)
+    head_dim dim_head d_head d_kv kv_channels key_dim head_size$ rank$ lora lowrank d_state state_size ssm_state
+    rope rotary scalar expand ratio factor mult$ multiplier reduction n_div bn_size ch_div divi scale
+    expert(s|_capacity) topk top_ _k$ quer(y|ies)$ num_query tokens? latents?$ num_latent codebook_size codebooks?$
+    num_embeddings$ num_buckets num_point num_group_token freq_size verbalizers ^score$ ^choice$ codevectors quantiz
+    codes points levels num_[a-z]*stack hc_ altup attractors num_(neg|pos|mask|denois)
     num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks)
 """
 STAYS = re.compile("|".join((_DATA + _KERNEL + _POLICY).split()))

@@ -143,7 +143,8 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
 def _generated(folded: Folded, of: dict[Atom, Fact], below: _Below, products: Iterable[Axis]) -> None:
     """Mark both sides of a matrix that a network wrote: factors of one axis, one contracted with a value that lacks the
     other. (A head dim is contracted beside its heads, which both values have.)"""
-    pairs = {(a, b) for inner, free in folded.matrices for a in below(inner) for b in below(free) if a != b}
+    matrices = [(inner, free) for inner, free in folded.matrices if len(folded.atoms.expand(free)) == 1]
+    pairs = {(a, b) for inner, free in matrices for a in below(inner) for b in below(free) if a != b}
     pairs = {(a, b) for a, b in pairs if not of[b].consumed}  # heads beside one shared key are read by a weight
     for product in products if pairs else ():
         for a in product:

@@ -230,8 +230,9 @@ def _activations(
                 right = {label for axis in signature.operands[j] for label in labels(axis)}
                 inner = sorted((left & right) - out - held)
                 state.contracted += [(env[label], node) for label in inner]
-                free = sorted((left ^ right) & out)
-                state.matrices += [(env[label], env[other]) for label in inner for other in free]
+                for own, other in ((left, right), (right, left)):
+                    free = (own - other) & out
+                    state.matrices += [(env[label], env[one]) for label in inner for one in free if len(free) == 1]
         fixed = [i for i in term if state.status[sources[i]] == NEUTRAL]
         read = {label for i in fixed for axis in signature.operands[i] for label in labels(axis)} - out - held
         state.marks["constant"] += [env[label] for label in sorted(read)] if data else []

@@ -8,20 +8,19 @@ from typing import Any
 from torch import nn
 
 from mupc.inputs.context import BATCH, Context
+from mupc.inputs.documented import documented
 from mupc.inputs.guess import Guess, ids
 
 OPTIONAL = ("past_key_values", "cache_params", "labels", "targets", "return_dict", "output_attentions", "use_cache")
 
 
 def guesses(name: str, context: Context) -> list[Guess]:
-    """Candidates for the argument, likeliest first; empty where the name says nothing."""
-    for names, make in _TABLE:
-        if name in names:
-            return make(context)
-    for suffix, make in _ENDINGS:
-        if name.endswith(suffix):
-            return make(context)
-    return []
+    """Candidates for the argument, likeliest first: what its name says, then its documentation; else none."""
+    found = next((make(context) for names, make in _TABLE if name in names), None)
+    if found is None:
+        found = next((make(context) for suffix, make in _ENDINGS if name.endswith(suffix)), [])
+    said = [g for g in documented(name, context) if g not in found and (not found or g.is_float == found[0].is_float)]
+    return [*found[:1], *said, *found[1:]]
 
 
 def _text(c: Context) -> list[Guess]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mupc.inputs.arguments import guesses, planted_token
 from mupc.inputs.context import BATCH, Context
+from mupc.inputs.documented import stated
 from mupc.inputs.failure import Failure
 from mupc.inputs.guess import Guess
 from mupc.inputs.layers import wanted
@@ -89,11 +90,39 @@ def _unpack(failure: Failure, state: State, context: Context) -> Iterator[State]
                 yield {**state, name: guess}
 
 
+def _stated(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """The message spells the shape out, as `(batch_size, 2, num_channels, height, width)`."""
+    shape = stated(failure.message, context)
+    for name in sorted(state, key=lambda name: name not in failure.words):
+        if shape is not None and state[name].is_float and state[name].shape != shape:
+            yield {**state, name: state[name].reshaped(*shape)}
+
+
+def _lens(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """`split_sizes to sum exactly to 3000, but got split_sizes=[1, 1]`: lengths that share out what there is."""
+    found = re.search(r"sum exactly to (\d+).*split_sizes=\[([\d, ]+)\]", failure.message)
+    if found is None:
+        return
+    total, parts = int(found[1]), found[2].count(",") + 1
+    for name, guess in state.items():
+        if not guess.is_float and guess.below is None and guess.shape == (parts,) and total % parts == 0:
+            yield {**state, name: replace(guess, content=(total // parts,) * parts)}
+
+
+def _boolean(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """A mask that selects must be boolean."""
+    if "bool" not in failure.message:
+        return
+    for name, guess in state.items():
+        if not guess.is_float and guess.dtype != "bool" and guess.below is None and guess.content is None:
+            yield {**state, name: replace(guess, dtype="bool")}
+
+
 def _named(failure: Failure, state: State, context: Context) -> Iterator[State]:
     """The message, or the statement that failed, names an argument that was not given."""
     for name in dict.fromkeys(failure.absent):
         if name in context.parameters.names and _may_add(name, state):
-            for guess in guesses(name, context)[:3]:
+            for guess in guesses(name, context)[:6]:
                 yield {**state, name: _beside(guess, state, context)}
 
 
@@ -202,7 +231,7 @@ def _absent(failure: Failure, state: State, context: Context) -> Iterator[State]
         return
     for name in context.parameters.names:
         if _may_add(name, state) and not name.endswith(("mask", "labels", "position_ids")):
-            for guess in guesses(name, context)[:2]:
+            for guess in guesses(name, context)[:5]:
                 yield {**state, name: _beside(guess, state, context)}
 
 
@@ -247,6 +276,6 @@ def _rank(failure: Failure, state: State, context: Context) -> Iterator[State]:
 
 
 _RULES = (
-    _missing, _tokens, _tiles, _unpack, _named, _layer, _share, _dtype, _sides, _numbers, _differences, _absent,
-    _lengths, _rank,
+    _missing, _tokens, _tiles, _lens, _stated, _boolean, _unpack, _named, _layer, _share, _dtype, _sides, _numbers,
+    _differences, _absent, _lengths, _rank,
 )  # fmt: skip

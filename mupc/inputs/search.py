@@ -6,12 +6,12 @@ import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from mupc.blame import blame
-from mupc.errors import TargetError
+from mupc.errors import TargetError, TraceError
 from mupc.inputs.arguments import guesses
 from mupc.inputs.context import Context
 from mupc.inputs.failure import Failure
@@ -20,6 +20,7 @@ from mupc.inputs.layers import first_wanted
 from mupc.inputs.probe import attempt
 from mupc.inputs.repair import hopeless, repairs
 from mupc.target.build import needs_values
+from mupc.trace import trace
 
 State = dict[str, Guess]
 _TRIES, _LAST_TRIES, _SECONDS = 120, 12, 25.0
@@ -32,6 +33,37 @@ def infer(model: nn.Module, own: str = "") -> State:
     Best first: what repairs the failure that came latest in the forward is tried before anything else.
     """
     context = Context(model)
+    whole = main_names(context)
+    alone = [name for name in whole if name == _main(context)]
+    if not alone or alone == whole:
+        return _search(model, context, whole, own)[0]
+    failed: TargetError | None = None
+    found: State = {}
+    try:
+        found, sure = _search(model, context, whole, own)
+        if sure or _traceable(model, found):
+            return found
+    except TargetError as error:
+        failed = error
+    try:  # a part's own widths need not fit, by default, the model that it feeds
+        return _search(model, context, alone, own)[0]
+    except TargetError:
+        if failed is None:
+            return found
+        raise failed from None
+
+
+def _traceable(model: nn.Module, state: State) -> bool:
+    """Whether inputs that are right as far as shapes tell go through the tracer, which knows more values."""
+    try:
+        trace(model, (), {name: guess.tensor() for name, guess in state.items()})
+    except TraceError:
+        return False
+    return True
+
+
+def _search(model: nn.Module, context: Context, main: Sequence[str], own: str) -> tuple[State, bool]:
+    """Best first from the starts that these main inputs, and what is required, allow; and whether that is sure."""
     deadline = time.monotonic() + _SECONDS
     best: tuple[tuple[bool, int], Exception] | None = None
     plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
@@ -39,7 +71,7 @@ def infer(model: nn.Module, own: str = "") -> State:
     seen: set[str] = set()
     kinds: Counter[str] = Counter()
     order = itertools.count()
-    waiting = [(0, next(order), start) for start in itertools.islice(starts(context), _STARTS)]
+    waiting = [(0, next(order), start) for start in itertools.islice(starts(context, main), _STARTS)]
     while waiting and len(seen) < until and time.monotonic() < deadline:
         _, _, state = heapq.heappop(waiting)
         if repr(state) in seen:
@@ -47,7 +79,7 @@ def infer(model: nn.Module, own: str = "") -> State:
         seen.add(repr(state))
         tried = attempt(model, state)
         if tried.error is None:
-            return state
+            return state, True
         failure = Failure(tried.error)
         if hopeless(failure):
             best, plausible = ((True, tried.ops), tried.error), None
@@ -62,7 +94,7 @@ def infer(model: nn.Module, own: str = "") -> State:
         if plausible is None and (needs_values(tried.error) or tried.guessed):
             plausible, until = state, len(seen) + _LAST_TRIES
     if plausible is not None:
-        return plausible
+        return plausible, False
     names = ", ".join(context.parameters.names)
     said = blame(best[1], own) if best is not None else "no input to try"
     example = context.parameters.names[0] if context.parameters.names else "x"
@@ -72,10 +104,9 @@ def infer(model: nn.Module, own: str = "") -> State:
     )
 
 
-def starts(context: Context) -> Iterator[State]:
+def starts(context: Context, main: Sequence[str]) -> Iterator[State]:
     """First states, likeliest first: what the library says is the main input, what names say, what layers want."""
     parameters = context.parameters
-    main = main_names(context)
     wanted = dict.fromkeys((*parameters.required, *main))
     if not wanted and parameters.names:
         wanted = dict.fromkeys(parameters.names[:1])
@@ -89,6 +120,13 @@ def starts(context: Context) -> Iterator[State]:
     )
     for at in combined[:64]:
         yield {name: choice[i] for name, choice, i in zip(wanted, choices, at, strict=True)}
+
+
+def _main(context: Context) -> str:
+    """The one input that everything else goes with: the text where there is some."""
+    names = context.parameters.names
+    main = getattr(context.model, "main_input_name", None)
+    return "input_ids" if "input_ids" in names else main if isinstance(main, str) else ""
 
 
 def main_names(context: Context) -> list[str]:

@@ -133,9 +133,14 @@ def _classes(config: Any) -> Iterator[Any]:
     for mapping in (auto.MODEL_MAPPING_NAMES, auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES):
         names |= dict.fromkeys(_listed(mapping, config))
     for name in names:
-        if (found := getattr(transformers, name, None)) is not None:
+        if (found := getattr(transformers, name, None)) is not None and _callable(found):
             yield found
-    yield from _models_of(type(config))
+    yield from filter(_callable, _models_of(type(config)))
+
+
+def _callable(model_class: Any) -> bool:
+    """Some classes only generate, by calling their parts: they have no forward of their own."""
+    return getattr(model_class, "forward", None) is not nn.Module.forward
 
 
 def _models_of(config_class: type) -> Iterator[Any]:
