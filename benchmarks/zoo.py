@@ -58,6 +58,7 @@ def failed(record: dict[str, Any]) -> bool:
 @click.option("--sample", default=0, help="So many of each library.")
 @click.option("--jobs", "-j", default=2, help="Processes at a time.")
 @click.option("--seconds", default=240.0, help="A model's time.")
+@click.option("--quick", is_flag=True, help="Vary for 8 seconds a model, where 60 are the rule.")
 @click.option("--folder", type=click.Path(path_type=Path), default=ROOT / ".zoo", help="Where the records are kept.")
 @click.option("--fresh", is_flag=True, help="Judge again what is already judged.")
 @click.option("--retry", is_flag=True, help="Judge again what did not come through whole.")
@@ -69,6 +70,7 @@ def main(
     sample: int,
     jobs: int,
     seconds: float,
+    quick: bool,
     folder: Path,
     fresh: bool,
     retry: bool,
@@ -87,7 +89,9 @@ def main(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("models", total=len(todo))
-            for done in workers.run(todo, folder, jobs, seconds, lambda *job: plain(judge(*job))):
+            for done in workers.run(
+                todo, folder, jobs, seconds, lambda *job: plain(judge(*job, 8.0 if quick else 60.0))
+            ):
                 progress.update(bar, advance=1, description="/".join(done)[:40])
     table.write(known(folder), out)
     console.print(f"{out}: {len(known(folder))} models")

@@ -19,8 +19,6 @@ from mupc.trace import Trace, trace, unhurried
 from tests.oracle.jacobian import Partition, partition, solved, violations
 from tests.oracle.two_widths import STATE, Shapes, growth, shapes, unknown
 
-ORACLE_SECONDS = 60
-
 
 @dataclass
 class Record:
@@ -45,7 +43,7 @@ class Record:
     ms: dict[str, float] = field(default_factory=dict)  # bare meta forward, trace, inference
 
 
-def judge(library: str, name: str) -> Record:
+def judge(library: str, name: str, seconds: float = 60.0) -> Record:
     """Everything about one model. What goes wrong is in the record; only the sweep's own mistakes are raised."""
     record = Record(library, name)
     with warnings.catch_warnings(), torch.no_grad():
@@ -74,7 +72,7 @@ def judge(library: str, name: str) -> Record:
         record.unknown = [f"{n}: {analysis.parameters[n].why[-1:]}" for n in unknown(analysis.parameters)]
         record.unused = sum(p.role == "unused" for p in analysis.parameters.values())
         record.ms = timed(model, args, kwargs)
-        compare(record, found, model, analysis)
+        compare(record, found, model, analysis, seconds)
     return record
 
 
@@ -111,16 +109,16 @@ def timed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
     return {what: round(took, 2) for what, took in best.items()}
 
 
-def compare(record: Record, found: Subject, model: nn.Module, analysis: Any) -> None:
+def compare(record: Record, found: Subject, model: nn.Module, analysis: Any, seconds: float) -> None:
     """Both oracles. They vary a shallower model with the same tensors, only fewer."""
-    deadline = time.monotonic() + ORACLE_SECONDS
+    deadline = time.monotonic() + seconds
     config, base = (found.config, shapes(model)) if found.wide else shallow(found.build, found.config, deadline)
     atoms = infer(model, dataclasses.replace(analysis.trace, blocks=()))  # each block with dims of its own
     moved = jacobian(record, found, config, base, partition(model, atoms, named=False), deadline)
     if found.wide:
         wide: Variant | None = Variant("as the case says", found.wide, shapes(found.build(found.wide)))
     else:
-        wide = wider(found.build, config, base, deadline + ORACLE_SECONDS / 2)
+        wide = wider(found.build, config, base, deadline + seconds / 2)
     if wide is not None:
         record.wide = wide.label
         two_widths(record, found, analysis, (config, base), wide, None if found.wide else moved)

@@ -91,16 +91,16 @@ def _other(facts: Facts, use: RawUse, word: str) -> int:
 
 
 def _before(facts: Facts, made: RawUse, size: int) -> int:
-    """How wide what a weight reads is; behind a core, as narrow on both sides, what is read before it."""
+    """How wide what a weight reads is; behind a core, no wider itself, what is read before it."""
     wide = _other(facts, made, "in")
-    makers = [(u, a) for a in _side(facts, made, "in") for u in facts.of[a].produced] if wide == size else []
+    makers = [(u, a) for a in _side(facts, made, "in") for u in facts.of[a].produced] if wide <= size else []
     return max([wide, *(_other(facts, u, "in") for u, a in makers if _linked(facts, u, made, a))])
 
 
 def _after(facts: Facts, used: RawUse, size: int) -> int:
-    """How wide what a weight makes is; before a core, what is made behind it."""
+    """How wide what a weight makes is; before a core, no wider itself, what is made behind it."""
     wide = _other(facts, used, "out")
-    readers = [(u, a) for a in _side(facts, used, "out") for u in facts.of[a].consumed] if wide == size else []
+    readers = [(u, a) for a in _side(facts, used, "out") for u in facts.of[a].consumed] if wide <= size else []
     return max([wide, *(_other(facts, u, "out") for u, a in readers if _linked(facts, used, u, a))])
 
 

@@ -127,7 +127,10 @@ def window(call: Call) -> Signature | None:
     result = (*head, *outs)
     rest = rest_axes(call)
     results = tuple(result if s == dst else plain("q", s) for s in call.results)
-    return layout(((*head, *ins), *rest), results, sizes | rest_sizes(call), grids(outs))
+    slides = set(call.ints("stride") or (0,)) == {
+        1
+    }  # smooths along an axis, which may be the channels' (AlexNet's norm)
+    return layout(((*head, *ins), *rest), results, sizes | rest_sizes(call), {} if slides else grids(outs))
 
 
 def _spatial(op: str) -> int:
