@@ -16,15 +16,18 @@ OPTIONAL = ("past_key_values", "cache_params", "labels", "targets", "return_dict
 
 def guesses(name: str, context: Context) -> list[Guess]:
     """Candidates for the argument, likeliest first: what its name says, then its documentation; else none."""
-    found = next((make(context) for names, make in _TABLE if name in names), None)
-    if found is None:
-        found = next((make(context) for suffix, make in _ENDINGS if name.endswith(suffix)), [])
+    make = next((make for names, make in _TABLE if name in names), None)
+    make = make or next((make for suffix, make in _ENDINGS if name.endswith(suffix)), None)
+    found = make(context) if make else []
     said = [g for g in documented(name, context) if g not in found and (not found or g.is_float == found[0].is_float)]
+    if make in (_time, _label):  # such names mean one number a sample in one model, one a step in another
+        return [*said, *found]
     return [*found[:1], *said, *found[1:]]
 
 
 def _text(c: Context) -> list[Guess]:
-    return [ids(_vocabulary(c, "text"), BATCH, c.length)]
+    below, books = _vocabulary(c, "text"), c.number("num_codebooks")
+    return [ids(below, BATCH, c.length), *([ids(below, BATCH, c.length, books + 1)] if books else [])]
 
 
 def _decoder_text(c: Context) -> list[Guess]:
@@ -47,7 +50,8 @@ def _image(c: Context) -> list[Guess]:
     folded = [Guess((BATCH, 16, channels * patch * patch))] if patch else []
     tiles = [Guess((BATCH, 1, channels, height, width)), Guess((BATCH, 1, 1, channels, height, width))]
     if "image_grid_thw" in c.parameters.names or "grid_thw" in c.parameters.names:
-        return [*flat, still, *tiles]
+        cut = [Guess((grid_cells(c), channels, patch, patch))] if patch else []
+        return [*flat, *cut, still, *tiles]
     return [*video, still, *tiles, *folded, *flat]
 
 
@@ -93,11 +97,21 @@ def _spectrogram(c: Context) -> list[Guess]:
     positions = c.number("max_source_positions", under="audio")
     length = 2 * positions if 0 < positions <= 4096 else 128
     channels = c.number("input_channels", under="audio", default=1)
+    if "feature_lens" in c.parameters.names:
+        return [Guess((bins, BATCH * FRAMES)), Guess((BATCH, bins, FRAMES))]
     return [
         Guess((BATCH, bins, length)), Guess((BATCH, length, bins)),
         Guess((BATCH, channels, c.number("spec_size", under="audio", default=length), bins)),
         Guess((BATCH, 160)),
     ]  # fmt: skip
+
+
+FRAMES = 200
+
+
+def _frame_counts(c: Context) -> list[Guess]:
+    """How many frames each of the sounds laid end to end has."""
+    return [Guess((BATCH,), "int64", content=(n,) * BATCH) for n in (FRAMES, FRAMES // 2, FRAMES // 4)]
 
 
 def _wave(c: Context) -> list[Guess]:
@@ -110,6 +124,7 @@ def _wave(c: Context) -> list[Guess]:
         Guess((BATCH, 4096)),
         Guess((BATCH, channels, 4096)),
         Guess((BATCH, 32000)),
+        Guess((BATCH, channels, 160000)),
         Guess((BATCH, c.length, bins or 80)),
     ]
 
@@ -177,7 +192,18 @@ def _label(c: Context) -> list[Guess]:
 
 def _sizes(c: Context) -> list[Guess]:
     height, width = c.image[1:]
-    return [Guess((BATCH, 2), "int64", content=((height, width),) * BATCH)]
+    return [Guess((BATCH, 2), "int64", content=(pair,) * BATCH) for pair in (GRID[1:], (height, width))]
+
+
+def _patch_rows(c: Context) -> list[Guess]:
+    """Patches as rows, their place in the image first: row and column."""
+    patch = c.number("patch_size", under="vision", default=16)
+    channels = c.number("num_channels", "in_channels", under="vision", default=3)
+    return [Guess((BATCH, grid_cells(c), 2 + channels * patch * patch))]
+
+
+def _patch_mask(c: Context) -> list[Guess]:
+    return [Guess((BATCH, grid_cells(c)), "int64"), *_pixel_mask(c)]
 
 
 def _positions(c: Context) -> list[Guess]:
@@ -200,9 +226,12 @@ _TABLE: tuple[tuple[tuple[str, ...], Callable[[Context], list[Guess]]], ...] = (
     (("image_grid_thw", "grid_thw", "video_grid_thw", "image_grid_hw"), _grid),
     (("input_features", "mel", "spectrogram", "mel_spec", "audio_mel"), _spectrogram),
     (("input_values", "audio", "waveform", "wav", "audio_values"), _wave),
+    (("feature_lens", "audio_feature_lengths", "aftercnn_lens"), _frame_counts),
     (("bbox",), _box),
     (("mask", "padding_mask", "key_padding_mask"), _flags),
     (("pixel_mask",), _pixel_mask),
+    (("pixel_attention_mask",), _patch_mask),
+    (("flattened_patches",), _patch_rows),
     (("token_type_ids", "segment_ids", "mm_token_type_ids", "langs"), _segment),
     (("position_ids", "positions"), _positions),
     (("past_values", "past_observed_mask", "context_values"), _series),

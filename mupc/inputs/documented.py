@@ -17,6 +17,7 @@ _ARGUMENT = re.compile(
     re.MULTILINE,
 )
 _STATED = re.compile(r"of shape[^(\n]*\(([a-z0-9_*, ]+)\)")
+_WHOLE = re.compile(r"(sizes?|lens|lengths?|thw|shapes?|ids|indices)$")
 _INTEGERS = ("LongTensor", "IntTensor", "ShortTensor", "ByteTensor")
 
 
@@ -27,6 +28,8 @@ def documented(name: str, context: Context) -> list[Guess]:
             shape = sizes(found["shape"].split(","), context)
             if shape is None:
                 return []
+            if _WHOLE.search(name) and found["kind"] not in _INTEGERS:
+                return [Guess(shape, "int64")]  # "a Tensor" of sizes holds whole numbers
             if found["kind"] == "BoolTensor":
                 return [Guess(shape, "bool")]
             return [ids(max(2, context.vocabulary), *shape)] if found["kind"] in _INTEGERS else [Guess(shape)]

@@ -61,8 +61,20 @@ class Failure:
     @cached_property
     def absent(self) -> list[str]:
         """Names in the message; where it speaks of None, also those of the failing statements that are None."""
-        said = re.findall(r"[A-Za-z_]\w*", self.message)
+        said = re.findall(r"[A-Za-z_]\w*", self.message) + self._asked
         return said + [word for word, value in self._statement_names if value is None and "None" in self.message]
+
+    @cached_property
+    def _asked(self) -> list[str]:
+        """What an `if x is None:` just above an explicit `raise` asks about."""
+        if not self.frames:
+            return []
+        frame, line = self.frames[0]
+        file = frame.f_code.co_filename
+        if not linecache.getline(file, line).lstrip().startswith("raise"):
+            return []
+        above = "".join(linecache.getline(file, at) for at in range(max(1, line - 4), line))
+        return re.findall(r"(\w+) is None", above)
 
     @cached_property
     def modules(self) -> list[tuple[nn.Module, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from mupc.inputs.layers import wanted
 State = dict[str, Guess]
 _MANY_TOKENS = 1 << 14
 _TOKENS = re.compile(r"tokens:?\s*(\d+).*?features:?\s*(?:torch\.Size\(\[)?(\d+)", re.DOTALL)
-_SIDES = (32, 28, 64, 224, 96, 128, 256, 384, 512)
+_SIDES = (32, 28, 64, 224, 96, 128, 256, 384, 512, 448, 768, 1024, 1536)
 _NOT_ABOUT_SIZES = (AttributeError, NameError, KeyError, TypeError)
 _LENGTHS = (8, 16, 32, 64, 128, 1024)
 
@@ -85,7 +85,7 @@ def _unpack(failure: Failure, state: State, context: Context) -> Iterator[State]
         return
     rank = int(found[1])
     for name in sorted(state, key=lambda name: name not in failure.words):
-        for guess in guesses(name, context):
+        for guess in (*guesses(name, context), *_of_rank(rank, context)):
             if len(guess.shape) == rank and len(state[name].shape) != rank:
                 yield {**state, name: guess}
 
@@ -105,8 +105,26 @@ def _lens(failure: Failure, state: State, context: Context) -> Iterator[State]:
         return
     total, parts = int(found[1]), found[2].count(",") + 1
     for name, guess in state.items():
-        if not guess.is_float and guess.below is None and guess.shape == (parts,) and total % parts == 0:
+        if not guess.is_float and guess.shape == (parts,) and total % parts == 0:
             yield {**state, name: replace(guess, content=(total // parts,) * parts)}
+
+
+def _batch(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """`shape '[0, 8, 768]' is invalid`: so many frames make one batch entry."""
+    found = re.search(r"shape '\[0, (\d+),", failure.message)
+    if found is not None and all(g.content is None and g.shape for g in state.values()):
+        yield {name: guess.reshaped(int(found[1]), *guess.shape[1:]) for name, guess in state.items()}
+
+
+def _unwanted(failure: Failure, state: State, context: Context) -> Iterator[State]:
+    """`input_ids` is expected to be `None`: then their embeddings are wanted."""
+    found = re.search(r"`?(\w+)`? is expected to be `?None", failure.message)
+    if found is not None and found[1] in state:
+        rest = {name: guess for name, guess in state.items() if name != found[1]}
+        for name in context.parameters.names:
+            if name.endswith("embeds") and name not in rest:
+                for guess in guesses(name, context):
+                    yield {**rest, name: guess}
 
 
 def _boolean(failure: Failure, state: State, context: Context) -> Iterator[State]:
@@ -116,6 +134,13 @@ def _boolean(failure: Failure, state: State, context: Context) -> Iterator[State
     for name, guess in state.items():
         if not guess.is_float and guess.dtype != "bool" and guess.below is None and guess.content is None:
             yield {**state, name: replace(guess, dtype="bool")}
+
+
+def _of_rank(rank: int, context: Context) -> list[Guess]:
+    """Where the name says nothing: an image, a video, rows or a grid of features."""
+    width = context.number("hidden_size", "d_model", "embed_dim", default=64)
+    shapes = ((context.length, width), context.image, (16, 16, width), (4, *context.image))
+    return [Guess((BATCH, *shape)) for shape in shapes if len(shape) == rank - 1]
 
 
 def _named(failure: Failure, state: State, context: Context) -> Iterator[State]:
@@ -276,6 +301,6 @@ def _rank(failure: Failure, state: State, context: Context) -> Iterator[State]:
 
 
 _RULES = (
-    _missing, _tokens, _tiles, _lens, _stated, _boolean, _unpack, _named, _layer, _share, _dtype, _sides, _numbers,
-    _differences, _absent, _lengths, _rank,
+    _missing, _tokens, _tiles, _lens, _batch, _unwanted, _stated, _boolean, _unpack, _named, _layer, _share, _dtype,
+    _sides, _numbers, _differences, _absent, _lengths, _rank,
 )  # fmt: skip
