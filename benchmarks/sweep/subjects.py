@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from mupc.inputs import find_inputs
 from mupc.target.build import build as on_meta
@@ -76,6 +77,10 @@ class Arguments:
     values: Mapping[str, Any]
 
 
+def _own(value: Any) -> Any:
+    return copy.copy(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
 class _Calls:
     """Remembers what every module was constructed with. There is no undoing it: run it in a process of its own."""
 
@@ -84,7 +89,8 @@ class _Calls:
 
         def new(cls: type, *args: Any, **kwargs: Any) -> Any:
             made = object.__new__(cls)
-            self.of[id(made)] = (made, args, kwargs)
+            kept, named = tree_map(_own, (args, kwargs))  # a constructor may take its arguments apart
+            self.of[id(made)] = (made, kept, named)
             return made
 
         nn.Module.__new__ = staticmethod(new)  # type: ignore[method-assign]

@@ -30,6 +30,8 @@ def wanted(layer: nn.Module, context: Context) -> list[Guess]:
             wide = layer.in_features
             side = _square(wide)
             flat = [Guess((BATCH, 1, side, side))] if side else []
+            patch = _square(wide // 3) if wide % 3 == 0 else 0  # a patch of an image, cut out by the model or before it
+            flat += [Guess((BATCH, 3, 4 * patch, 4 * patch)), Guess((BATCH, 16, wide))] if patch else []
             return [Guess((BATCH, wide)), Guess((BATCH, length, wide)), *flat]
         case nn.LSTM() | nn.GRU() | nn.RNN():
             return [Guess((BATCH, length, layer.input_size))]
