@@ -17,6 +17,10 @@ def test_two_widths(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in CASES if library_of(name) != "torch.nn"])
 def test_jacobian(name: str) -> None:
+    if name == "UNO":
+        pytest.xfail(
+            "one spectrum is sliced to several numbers of modes: their ranges share parts (see benchmarks/zoo.md)"
+        )
     assert jacobian_errors(CASES[name]) == []
 
 
