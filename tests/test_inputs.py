@@ -9,7 +9,7 @@ from torch import nn
 
 from mupc.errors import TargetError
 from mupc.inputs import Guess, find_inputs, parse_input
-from mupc.inputs.probe import attempt
+from mupc.inputs.probe import Probe
 from mupc.target import build_target, import_transformers
 from mupc.target.build import build
 
@@ -239,7 +239,7 @@ def test_masks_and_lengths_have_true_values():
             assert lengths.tolist() == [idx.shape[1]] * 2
             return self.embed(idx)[:, : int(lengths.max())]
 
-    assert attempt(build(Packed), {"idx": Guess((2, 5), "int64", 30)}).error is None
+    assert Probe(build(Packed)).attempt({"idx": Guess((2, 5), "int64", 30)}).error is None
 
 
 # One of each kind of input: tokens, pairs, pictures, films, sounds, spectra, series, and mixtures of them.

@@ -39,7 +39,8 @@ def find_inputs(
     if example_inputs is not None:
         return _from_example(example_inputs, own)
     found = infer(model, own)
-    return Inputs((), {name: guess.tensor() for name, guess in found.items()}, f"inferred: {show(found)}")
+    how = "inferred" if found.attempt.error is None else "inferred, though values may refuse them"
+    return Inputs((), {name: guess.value() for name, guess in found.state.items()}, f"{how}: {show(found.state)}")
 
 
 def _from_specs(model: nn.Module, specs: Sequence[tuple[str | None, Guess]]) -> Inputs:

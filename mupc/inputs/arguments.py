@@ -8,21 +8,28 @@ from typing import Any
 from torch import nn
 
 from mupc.inputs.context import BATCH, Context
-from mupc.inputs.documented import documented
-from mupc.inputs.guess import Guess, ids
+from mupc.inputs.guess import Guess, ids, unique
 
 OPTIONAL = ("past_key_values", "cache_params", "labels", "targets", "return_dict", "output_attentions", "use_cache")
 
+_SOME = 4  # of what no config counts
+
 
 def guesses(name: str, context: Context) -> list[Guess]:
-    """Candidates for the argument, likeliest first: what its name says, then its documentation; else none."""
-    make = next((make for names, make in _TABLE if name in names), None)
-    make = make or next((make for suffix, make in _ENDINGS if name.endswith(suffix)), None)
-    found = make(context) if make else []
-    said = [g for g in documented(name, context) if g not in found and (not found or g.is_float == found[0].is_float)]
-    if make in (_time, _label):  # such names mean one number a sample in one model, one a step in another
-        return [*said, *found]
-    return [*found[:1], *said, *found[1:]]
+    """Candidates for the argument, likeliest first; empty where nothing says what it is."""
+    exact = [guess for names, make in _TABLE if name in names for guess in make(context)]
+    endings = [make for suffix, make in _ENDINGS if name.endswith(suffix)]
+    if (plain := _plain(name, context)) is not None:
+        return [Guess((), plain=plain)]
+    return unique([*exact, *context.documented.get(name, []), *(endings[0](context) if endings else [])])
+
+
+def _plain(name: str, c: Context) -> Any:
+    """A value that is no tensor, by its annotation: the config's number of that name, else a small one."""
+    kinds = {part.strip() for part in c.parameters.annotations.get(name, "").split("|")} - {"None"}
+    if kinds == {"int"}:
+        return c.number(name, default=_SOME)
+    return {"float": 1.0, "bool": False, "str": ""}.get(next(iter(kinds)) if len(kinds) == 1 else "")
 
 
 def _text(c: Context) -> list[Guess]:
@@ -47,15 +54,19 @@ def _image(c: Context) -> list[Guess]:
     video = [Guess((BATCH, frames, channels, height, width))] if frames else []
     flat = [Guess((grid_cells(c), patch_features(c)))] if patch_features(c) else []
     patch = c.number("patch_size", under="vision")
+    cut = [Guess((grid_cells(c), channels, patch, patch))] if patch else []
     folded = [Guess((BATCH, 16, channels * patch * patch))] if patch else []
-    tiles = [Guess((BATCH, 1, channels, height, width)), Guess((BATCH, 1, 1, channels, height, width))]
+    many = c.number("max_num_tiles", "max_image_tiles", under="vision", default=1)
+    tiles = [Guess((BATCH, 1, channels, height, width)), Guess((BATCH, 1, many, channels, height, width))]
     if "image_grid_thw" in c.parameters.names or "grid_thw" in c.parameters.names:
-        cut = [Guess((grid_cells(c), channels, patch, patch))] if patch else []
         return [*flat, *cut, still, *tiles]
-    return [*video, still, *tiles, *folded, *flat]
+    last = [Guess((BATCH, height, width, channels)), Guess((BATCH, 4, height, width, channels))]
+    if patch:
+        last.append(Guess((BATCH, c.number("temporal_patch_size", under="vision", default=1), patch, patch, channels)))
+    return [*video, still, *tiles, *folded, *flat, *last]
 
 
-GRID = (1, 4, 4)
+GRID: tuple[int, int, int] = (1, 4, 4)
 
 
 def grid_cells(c: Context) -> int:
@@ -191,8 +202,19 @@ def _label(c: Context) -> list[Guess]:
 
 
 def _sizes(c: Context) -> list[Guess]:
+    """Of images, in pixels."""
+    return _pairs(c.image[1:], GRID[1:])
+
+
+def _cells(c: Context) -> list[Guess]:
+    """Of images, in patches."""
     height, width = c.image[1:]
-    return [Guess((BATCH, 2), "int64", content=(pair,) * BATCH) for pair in (GRID[1:], (height, width))]
+    patch = c.number("patch_size", under="vision", default=16)
+    return _pairs((max(1, height // patch), max(1, width // patch)), GRID[1:], (height, width))
+
+
+def _pairs(*sizes: tuple[int, int]) -> list[Guess]:
+    return [Guess((BATCH, 2), "int64", content=(size,) * BATCH) for size in sizes]
 
 
 def _patch_rows(c: Context) -> list[Guess]:
@@ -239,13 +261,15 @@ _TABLE: tuple[tuple[tuple[str, ...], Callable[[Context], list[Guess]]], ...] = (
     (("hidden_states", "inputs_embeds", "embeds"), _hidden),
     (("t", "timestep", "timesteps", "time", "sigma", "noise_level", "noise_labels"), _time),
     (("y", "label", "class_labels", "class_label", "classes"), _label),
-    (("image_sizes", "target_sizes", "spatial_shapes"), _sizes),
+    (("image_sizes",), _sizes),
+    (("target_sizes", "spatial_shapes"), _cells),
     (("edge_index", "edges"), _edges),
     (("adj", "adjacency", "adj_matrix"), _adjacency),
 )  # fmt: skip
 
 _ENDINGS: tuple[tuple[str, Callable[[Context], list[Guess]]], ...] = (
     ("decoder_input_ids", _decoder_text),
+    ("_embeds", _hidden),
     ("_ids", _text),
     ("_tokens", _text),
     ("attention_mask", _mask),

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from mupc.inputs.docstring import BATCH, documented
+from mupc.inputs.guess import Guess
 from mupc.inputs.signature import Parameters, forward_parameters
 
-BATCH = 2
+__all__ = ["BATCH", "Context"]
 _LENGTHS = (13, 11, 17, 19, 23, 29, 31, 37)
 _MOST_CONFIGS = 32
 
@@ -24,6 +26,10 @@ class Context:
     @cached_property
     def parameters(self) -> Parameters:
         return forward_parameters(self.model)
+
+    @cached_property
+    def documented(self) -> dict[str, list[Guess]]:
+        return documented(self)
 
     @cached_property
     def configs(self) -> tuple[tuple[str, Any], ...]:

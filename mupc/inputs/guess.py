@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ class Guess:
     """Integers and booleans become small real tensors, floats meta ones.
 
     `below` bounds integers (exclusive); `planted` are (token, how many a row) that must occur, as image tokens do;
-    `content` spells the values out.
+    `content` spells the values out. `several` such tensors come as a list. A `plain` value is no tensor.
     """
 
     shape: tuple[int, ...]
@@ -25,6 +25,8 @@ class Guess:
     below: int | None = None
     planted: tuple[tuple[int, int], ...] = ()
     content: Any = None
+    several: int = 0
+    plain: Any = None
 
     @property
     def is_float(self) -> bool:
@@ -37,6 +39,17 @@ class Guess:
 
     def reshaped(self, *shape: int) -> Guess:
         return replace(self, shape=tuple(shape), content=None)
+
+    def rows(self, batch: int) -> Guess:
+        """The same with so many rows."""
+        content = self.content if self.content is None else (list(self.content) * batch)[:batch]
+        return replace(self, shape=(batch, *self.shape[1:]), content=content)
+
+    def value(self) -> Any:
+        """What to pass: a tensor, as many of them as a list is to hold, or a plain value as it is."""
+        if self.plain is not None:
+            return self.plain
+        return [self.tensor() for _ in range(self.several)] if self.several else self.tensor()
 
     def tensor(self) -> Tensor:
         numel = 1
@@ -57,7 +70,7 @@ class Guess:
         values = (torch.arange(numel, dtype=torch.int64) * 7) % max(1, min(self.below, 1 << 15) - low) + low
         special = {token for token, _ in self.planted}
         for token in special:
-            values[values == token] = next(v for v in range(low, self.below + len(special) + 1) if v not in special)
+            values[values == token] = next((v for v in range(low, self.below) if v not in special), low)
         values = values.reshape(self.shape)
         at = 1
         for token, count in self.planted:
@@ -70,11 +83,22 @@ def ids(below: int, *shape: int) -> Guess:
     return Guess(shape, "int64", below)
 
 
+def unique(guesses: Iterable[Guess]) -> list[Guess]:
+    """Each once, in order."""
+    found: list[Guess] = []
+    for guess in guesses:
+        if guess not in found:
+            found.append(guess)
+    return found
+
+
 def show(guesses: Mapping[str, Guess]) -> str:
     """`idx int64[2,13]<50257, pixel_values float32[2,3,224,224]`: what `--input` takes, too."""
     return ", ".join(f"{name}:{spec_of(guess)}" for name, guess in guesses.items()) or "none are needed"
 
 
 def spec_of(guess: Guess) -> str:
+    if guess.plain is not None:
+        return repr(guess.plain)
     bound = f"<{guess.below}" if guess.below is not None else ""
     return f"{guess.dtype}[{','.join(map(str, guess.shape))}]{bound}"

@@ -38,7 +38,8 @@ def wanted(layer: nn.Module, context: Context) -> list[Guess]:
         case nn.LSTMCell() | nn.GRUCell() | nn.RNNCell():
             return [Guess((BATCH, layer.input_size))]
         case nn.LayerNorm() | nn.RMSNorm():
-            return [Guess((BATCH, length, *layer.normalized_shape)), Guess((BATCH, *layer.normalized_shape))]
+            shape = tuple(int(size) for size in layer.normalized_shape)
+            return [Guess((BATCH, length, *shape)), Guess((BATCH, *shape))]
         case nn.BatchNorm1d():
             return [Guess((BATCH, layer.num_features)), Guess((BATCH, layer.num_features, length))]
         case nn.BatchNorm2d():

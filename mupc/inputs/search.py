@@ -2,164 +2,169 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from mupc.blame import blame
-from mupc.errors import TargetError, TraceError
-from mupc.inputs.arguments import guesses
+from mupc.errors import TargetError
+from mupc.inputs.arguments import OPTIONAL, guesses
+from mupc.inputs.candidates import main_name, main_names, starts
 from mupc.inputs.context import Context
 from mupc.inputs.failure import Failure
 from mupc.inputs.guess import Guess
-from mupc.inputs.layers import first_wanted
-from mupc.inputs.probe import attempt
-from mupc.inputs.repair import hopeless, repairs
+from mupc.inputs.probe import Attempt, Probe
+from mupc.inputs.repair import attempts, hopeless, readings, repairs
+from mupc.inputs.solve import moving, solved, usual
 from mupc.target.build import needs_values
-from mupc.trace import trace
 
 State = dict[str, Guess]
-_TRIES, _LAST_TRIES, _SECONDS = 120, 12, 25.0
-_STARTS, _REPAIRS, _SAME = 24, 40, 3
+_STARTS, _REPAIRS, _SAME, _MEASURED, _LAST_TRIES = 24, 60, 3, 2, 40
 
 
-def infer(model: nn.Module, own: str = "") -> State:
-    """Inputs that `model.forward` accepts on meta. Raises `TargetError`, which quotes the likeliest failure.
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much one search may cost."""
 
-    Best first: what repairs the failure that came latest in the forward is tried before anything else.
-    """
-    context = Context(model)
+    tries: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Inputs, and what became of the attempt with them."""
+
+    state: State
+    attempt: Attempt
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Where a search ended: `found`, else what looked right as far as meta tensors can tell, and the best failure."""
+
+    found: Found | None = None
+    plausible: Found | None = None
+    best: Exception | None = None
+    tried: int = 0
+
+
+_MAIN, _WIDER = Budget(120, 25.0), Budget(12, 4.0)
+_NO_MODALITY = ("mask", "labels", "position_ids", "embeds", "past_key_values", "outputs", "type_ids")
+_WIDENING = 12.0  # seconds for all optional arguments together
+
+
+def infer(model: nn.Module, own: str = "") -> Found:
+    """Inputs that `model.forward` accepts on meta. Raises `TargetError`, which quotes the likeliest failure."""
+    context, probe = Context(model), Probe(model)
     whole = main_names(context)
-    alone = [name for name in whole if name == _main(context)]
-    if not alone or alone == whole:
-        return _search(model, context, whole, own)[0]
-    failed: TargetError | None = None
-    found: State = {}
-    try:
-        found, sure = _search(model, context, whole, own)
-        if sure or _traceable(model, found):
-            return found
-    except TargetError as error:
-        failed = error
-    try:  # a part's own widths need not fit, by default, the model that it feeds
-        return _search(model, context, alone, own)[0]
-    except TargetError:
-        if failed is None:
-            return found
-        raise failed from None
+    outcome = _from(probe, context, whole)
+    alone = [name for name in whole if name == main_name(context)]
+    if outcome.found is None and alone and alone != whole:
+        part = _from(probe, context, alone)  # another part's own widths need not fit, by default, the model it feeds
+        outcome = part if part.found is not None else outcome
+    if outcome.found is not None:
+        return widened(outcome.found, probe, context)
+    if outcome.plausible is None:
+        raise _no_inputs(outcome, context, own)
+    return outcome.plausible
 
 
-def _traceable(model: nn.Module, state: State) -> bool:
-    """Whether inputs that are right as far as shapes tell go through the tracer, which knows more values."""
-    try:
-        trace(model, (), {name: guess.tensor() for name, guess in state.items()})
-    except TraceError:
-        return False
-    return True
+def _from(probe: Probe, context: Context, main: Sequence[str]) -> Outcome:
+    return search(probe, context, itertools.islice(starts(context, main), _STARTS), _MAIN)
 
 
-def _search(model: nn.Module, context: Context, main: Sequence[str], own: str) -> tuple[State, bool]:
-    """Best first from the starts that these main inputs, and what is required, allow; and whether that is sure."""
-    deadline = time.monotonic() + _SECONDS
-    best: tuple[tuple[bool, int], Exception] | None = None
-    plausible: State | None = None  # its shapes fit as far as meta tensors, which hold no values, can tell
-    until = _TRIES
+def search(
+    probe: Probe,
+    context: Context,
+    begin: Iterable[State],
+    budget: Budget,
+    enough: Callable[[Attempt], bool] = lambda attempt: True,
+) -> Outcome:
+    """Surest first, and of those what repairs the failure that came latest in the forward."""
+    outcome = Outcome()
+    deadline, until = time.monotonic() + budget.seconds, budget.tries
+    furthest = (False, -1)
     seen: set[str] = set()
     kinds: Counter[str] = Counter()
+    measured: Counter[str] = Counter()
     order = itertools.count()
-    waiting = [(0, next(order), start) for start in itertools.islice(starts(context, main), _STARTS)]
-    while waiting and len(seen) < until and time.monotonic() < deadline:
-        _, _, state = heapq.heappop(waiting)
+    waiting: list[tuple[int, int, int, State, Failure | None]] = []
+
+    def push(ops: int, rank: int, states: Iterable[State]) -> None:
+        for state in itertools.islice(states, _REPAIRS):
+            heapq.heappush(waiting, (rank, -ops, next(order), state, None))
+
+    first, *others = begin
+    push(0, 0, [first])
+    push(0, 2, others)
+    while waiting and outcome.tried < until and time.monotonic() < deadline:
+        _, ops, _, state, failed = heapq.heappop(waiting)
+        if failed is not None:  # what it said itself is tried: now measure it, then try all sorts of things
+            movings = moving(failed, state, probe) if measured[failed.kind] < _MEASURED else []
+            measured[failed.kind] += 1
+            push(-ops, 0, solved(state, movings))
+            push(-ops, 3, itertools.chain(attempts(failed, state, context), usual(state, movings)))
+            continue
         if repr(state) in seen:
             continue
         seen.add(repr(state))
-        tried = attempt(model, state)
-        if tried.error is None:
-            return state, True
-        failure = Failure(tried.error)
+        outcome.tried += 1
+        attempt = probe.attempt(state)
+        if attempt.error is None:
+            if enough(attempt):
+                outcome.found = Found(state, attempt)
+                break
+            continue
+        failure = Failure(attempt.error)
         if hopeless(failure):
-            best, plausible = ((True, tried.ops), tried.error), None
+            outcome.best, outcome.plausible = attempt.error, None
             break
         kinds[failure.kind] += 1
         if kinds[failure.kind] <= _SAME:  # else the repair changed nothing, and nor will repairs of it
-            for repaired in itertools.islice(repairs(failure, state, context), _REPAIRS):
-                heapq.heappush(waiting, (-tried.ops, next(order), repaired))
-        reached = failure.is_the_users_own, tried.ops
-        if best is None or reached > best[0]:
-            best = reached, tried.error
-        if plausible is None and (needs_values(tried.error) or tried.guessed):
-            plausible, until = state, len(seen) + _LAST_TRIES
-    if plausible is not None:
-        return plausible, False
-    names = ", ".join(context.parameters.names)
-    said = blame(best[1], own) if best is not None else "no input to try"
-    example = context.parameters.names[0] if context.parameters.names else "x"
-    raise TargetError(
-        f"{said} (from {type(model).__name__}.forward({names}), {len(seen)} guesses at its inputs tried; "
-        f"give them with --input '{example}:float32[2,64]')"
-    )
+            push(attempt.ops, 0, repairs(failure, state, context))
+            push(attempt.ops, 2, readings(failure, state, context))
+            heapq.heappush(waiting, (1, -attempt.ops, next(order), state, failure))
+        reached = failure.is_the_users_own, attempt.ops
+        if reached > furthest:
+            furthest, outcome.best = reached, attempt.error
+        if outcome.plausible is None and (needs_values(attempt.error) or attempt.guessed):
+            outcome.plausible, until = Found(state, attempt), outcome.tried + _LAST_TRIES
+    return outcome
 
 
-def starts(context: Context, main: Sequence[str]) -> Iterator[State]:
-    """First states, likeliest first: what the library says is the main input, what names say, what layers want."""
-    parameters = context.parameters
-    wanted = dict.fromkeys((*parameters.required, *main))
-    if not wanted and parameters.names:
-        wanted = dict.fromkeys(parameters.names[:1])
-    if not wanted:
-        yield {}
-        return
-    choices = [candidates(name, context) for name in wanted]
-    combined = sorted(
-        itertools.product(*(range(min(len(c), 8)) for c in choices)),
-        key=lambda at: (sum(at), max(at)) if at else (0, 0),
-    )
-    for at in combined[:64]:
-        yield {name: choice[i] for name, choice, i in zip(wanted, choices, at, strict=True)}
-
-
-def _main(context: Context) -> str:
-    """The one input that everything else goes with: the text where there is some."""
-    names = context.parameters.names
-    main = getattr(context.model, "main_input_name", None)
-    return "input_ids" if "input_ids" in names else main if isinstance(main, str) else ""
-
-
-def main_names(context: Context) -> list[str]:
-    """What the model itself calls its main input, and what goes with it."""
-    names = set(context.parameters.names)
-    main = getattr(context.model, "main_input_name", None)
-    found = [main] if isinstance(main, str) else list(main or ())
-    config = getattr(context.model, "config", None)
-    modalities = getattr(context.model, "input_modalities", ())
-    modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities or ())
-    if found and "text" in modalities and "input_ids" in names:
-        found.append("input_ids")
-    if found and "image" in modalities and "pixel_values" in names:
-        found.append("pixel_values")
-    if found and getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
-        found.append("decoder_input_ids")
-    return [name for name in found if name in names]
-
-
-def candidates(name: str, context: Context) -> list[Guess]:
-    """By name where the name says something, then by the model's layers."""
-    named = guesses(name, context)
-    if named and hasattr(context.model, "main_input_name"):
-        return named  # a library's names mean what they say
-    annotated = context.parameters.annotations.get(name, "")
-    if annotated in ("int", "float", "bool", "str"):
-        return named
-    return _unique(named + list(first_wanted(context)))
-
-
-def _unique(guessed: list[Guess]) -> list[Guess]:
-    found: list[Guess] = []
-    for guess in guessed:
-        if guess not in found:
-            found.append(guess)
+def widened(found: Found, probe: Probe, context: Context) -> Found:
+    """With optional inputs added, one after another, that make the model read more of its parameters."""
+    deadline = time.monotonic() + _WIDENING
+    for name in optional(context, found.state):
+        if not found.attempt.unread or time.monotonic() > deadline:
+            break
+        begin = [{**found.state, name: guess} for guess in guesses(name, context)[:3] if guess.plain is None]
+        fewer = functools.partial(_reads_more, than=found.attempt)
+        found = (begin and search(probe, context, begin, _WIDER, fewer).found) or found
     return found
+
+
+def _reads_more(attempt: Attempt, than: Attempt) -> bool:
+    return len(attempt.unread) < len(than.unread)
+
+
+def optional(context: Context, state: State) -> Iterator[str]:
+    """Arguments that may hold another modality: neither masks and labels, nor another way to say what is there."""
+    for name in context.parameters.names:
+        if name not in state and not name.endswith(_NO_MODALITY) and name not in OPTIONAL:
+            yield name
+
+
+def _no_inputs(outcome: Outcome, context: Context, own: str) -> TargetError:
+    names = context.parameters.names
+    said = blame(outcome.best, own) if outcome.best is not None else "no input to try"
+    return TargetError(
+        f"{said} (from {type(context.model).__name__}.forward({', '.join(names)}), {outcome.tried} guesses at its "
+        f"inputs tried; give them with --input '{names[0] if names else 'x'}:float32[2,64]')"
+    )

@@ -28,10 +28,17 @@ def trace(
     Where the forward takes `use_cache` and none is given, it is False.
     Raises `TraceError`, naming the user's line, where the forward fails on every side.
     """
-    model = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
-    forward = Forward(model, Swap(model), tuple(args), _without_cache(model, args, kwargs or {}), fold_blocks)
+    forward = forward_of(model, args, kwargs or {}, fold_blocks=fold_blocks)
     with unhurried():
         return _trace(forward) if recorder_works() else traced_by_export(forward)
+
+
+def forward_of(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, fold_blocks: bool, swap: Swap | None = None
+) -> Forward:
+    """What to run. Twins of the model's parameters, `swap`, may be kept from one run to the next."""
+    model = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
+    return Forward(model, swap or Swap(model), tuple(args), _without_cache(model, args, kwargs), fold_blocks)
 
 
 def _without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +88,19 @@ def _first(forward: Forward) -> Capture:
     """The first sides of all guesses on which the forward finishes."""
     failure: Exception | None = None
     guessed = False
+    for capture, error in runs(forward):
+        if error is None:
+            return capture
+        if isinstance(error, NotRepeatedError):
+            return _first(Forward(forward.model, forward.swap, forward.args, forward.kwargs, fold=False))
+        failure = failure or error
+        guessed = guessed or bool(capture.sides.made)
+    assert failure is not None
+    raise forward.failed(failure, guessed) from failure
+
+
+def runs(forward: Forward) -> Iterator[tuple[Capture, Exception | None]]:
+    """One run after another, each on other sides of the guesses, and what it raised, until one finishes."""
     todo, tried = [Sides(True), Sides(False)], set[object]()
     while todo and len(tried) < TRIES:
         sides = todo.pop(0)
@@ -88,22 +108,23 @@ def _first(forward: Forward) -> Capture:
             continue
         tried.add(sides.key)
         capture = Capture(forward, sides)
-        try:
-            capture.run()
-        except NotRepeatedError:
-            return _first(Forward(forward.model, forward.swap, forward.args, forward.kwargs, fold=False))
-        except Exception as error:
-            failure = failure or error
-            guessed = guessed or bool(sides.made)
-            if "grad" in str(error) and not sides.grad:
-                todo.insert(0, sides.changed(grad=True))
-            elif not sides.made:
-                break
-            todo += sides.after_failure()
-            continue
-        return capture
-    assert failure is not None
-    raise forward.failed(failure, guessed) from failure
+        error = _raised(capture)
+        yield capture, error
+        if error is None:
+            return
+        if "grad" in str(error) and not sides.grad:
+            todo.insert(0, sides.changed(grad=True))
+        elif not sides.made:
+            return
+        todo += sides.after_failure()
+
+
+def _raised(capture: Capture) -> Exception | None:
+    try:
+        capture.run()
+    except Exception as error:
+        return error
+    return None
 
 
 @contextmanager
