@@ -1,7 +1,8 @@
-"""DeepSDF as DeepMesh differentiates it: a signed distance from a latent code and a point (Park et al. 2019).
+"""DeepMesh (Guillard et al. 2021): gradients through the surface of a DeepSDF (Park et al. 2019, 1901.05103).
 
-Eight weight-normed layers of 512; the code and the point are fed in again at the fourth, beside the features, so that
-layer's weight is partly hidden and partly input. DeepMesh then moves the code by gradients of the surface's vertices.
+DeepSDF is an MLP with weight norm from a shape's code and a point to the signed distance, and sees its input again in
+the middle. Marching cubes has no gradient, but a vertex v of the surface moves against its normal n when the distance
+s grows, dv/ds = -n; so any loss on the mesh trains the code.
 """
 
 import torch
@@ -9,37 +10,56 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-WIDE = {"width": 96, "latent": 32}
-
 
 class DeepSDF(nn.Module):
-    def __init__(self, shapes: int, latent: int, width: int, depth: int = 8, again: int = 4):
+    def __init__(self, shapes: int, code: int, width: int, layers: int, again: int):
         super().__init__()
-        given = latent + 3
-        self.codes = nn.Embedding(shapes, latent)
-        self.first = weight_norm(nn.Linear(given, width))
-        self.layers = nn.ModuleList(
-            weight_norm(nn.Linear(width + given if i == again else width, width)) for i in range(1, depth)
-        )
-        self.head, self.again = nn.Linear(width, 1), again
+        self.again = again
+        self.codes = nn.Embedding(shapes, code)
+        nn.init.normal_(self.codes.weight, std=code**-0.5)
+        given = code + 3
+        self.layers = nn.ModuleList()
+        for i in range(layers):
+            # the layer before the re-injection makes room for what is laid beside it
+            out = width - given if i + 1 == again else width
+            self.layers.append(weight_norm(nn.Linear(given if i == 0 else width, out)))
+        self.head = nn.Linear(width, 1)
 
     def forward(self, shape, points):
-        given = torch.cat([self.codes(shape)[:, None].expand(-1, points.shape[1], -1), points], -1)
-        x = F.relu(self.first(given))
-        for i, layer in enumerate(self.layers, 1):
-            x = F.relu(layer(torch.cat([x, given], -1) if i == self.again else x))
-        return torch.tanh(self.head(x))[..., 0]
+        code = self.codes(shape).unsqueeze(1).expand(-1, points.size(1), -1)
+        given = torch.cat([code, points], dim=-1)
+        x = given
+        for i, layer in enumerate(self.layers):
+            x = torch.cat([x, given], dim=-1) if i == self.again else x
+            x = F.dropout(F.relu(layer(x)), 0.2, self.training)
+        return torch.tanh(self.head(x)).squeeze(-1)
 
 
-def build(width: int = 48, latent: int = 16) -> nn.Module:
-    return DeepSDF(shapes=7, latent=latent, width=width)
+def build(shapes=11, code=6, width=48, layers=8, again=4) -> nn.Module:
+    return DeepSDF(shapes, code, width, layers, again)
+
+
+WIDE = {"width": 96, "code": 12}
 
 
 def example_inputs():
-    return torch.arange(4), torch.rand(4, 20, 3) * 2 - 1
+    """Which shape, and points around it."""
+    return torch.tensor([3, 7]), 2 * torch.rand(2, 9, 3) - 1
+
+
+def vertices(model, shape, points):
+    """Points pulled onto the surface (for marching cubes), then moved by the distance along the normal: dv/ds = -n."""
+    points = points.detach().requires_grad_()
+    distance = model(shape, points)
+    normal = F.normalize(torch.autograd.grad(distance.sum(), points)[0], dim=-1)
+    on = (points - distance.unsqueeze(-1) * normal).detach()
+    distance = model(shape, on)
+    return on - normal * (distance - distance.detach()).unsqueeze(-1)
 
 
 def loss(model, shape, points):
-    """Clamped distances to spheres, and a prior on the codes."""
-    truth = (points.norm(dim=-1) - 0.3 - 0.1 * shape[:, None]).clamp(-0.1, 0.1)
-    return F.l1_loss(model(shape, points).clamp(-0.5, 0.5), truth) + 1e-4 * model.codes.weight.pow(2).mean()
+    """The clamped distance to a sphere, small codes, and a loss on the mesh itself: its vertices lie on the sphere."""
+    distance = points.norm(dim=-1) - 0.5
+    fit = F.l1_loss(model(shape, points).clamp(-0.1, 0.1), distance.clamp(-0.1, 0.1))
+    mesh = (vertices(model, shape, points).norm(dim=-1) - 0.5).square().mean()
+    return fit + 1e-4 * model.codes(shape).square().sum(-1).mean() + mesh

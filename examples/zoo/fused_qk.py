@@ -1,63 +1,80 @@
-"""Attention by one bilinear form, beside factored attention (Tarzanagh et al. 2023, Transformers as support vector
-machines).
+"""Transformers as Support Vector Machines (Tarzanagh et al. 2023): attention's W = Q K^T as one matrix.
 
-Scores x^T W y with a single W, both of whose axes are contracted with activations: what implicit bias makes of it is
-another problem than for W = K Q^T, and so is how it must scale (std d^-3/2 where q and k would have d^-1/2).
+Trained as factors Q and K, gradient descent prefers a product of small nuclear norm; trained as one W, a small
+Frobenius norm. Both kinds of layer are here; the fused W is contracted with activations on both of its axes and makes
+no features.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-WIDE = {"width": 48, "heads": 6}
-
 
 class FusedAttention(nn.Module):
-    """One W for queries and keys; values as they are."""
+    """Scores x^T W y: a sum over width^2 products, so that W must be smaller than any matrix that makes features."""
 
-    def __init__(self, width: int):
+    def __init__(self, dim: int):
         super().__init__()
-        self.W = nn.Parameter(torch.randn(width, width) * width**-1.5)
-        self.value, self.out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.W = nn.Parameter(torch.randn(dim, dim) * dim**-1.5)
+        self.v = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x):
-        scores = torch.einsum("bsi,ij,btj->bst", x, self.W, x)
-        return self.out(scores.softmax(-1) @ self.value(x))
+        scores = torch.einsum("btd,de,bse->bts", x, self.W, x)
+        return scores.softmax(-1) @ self.v(x)
 
 
 class FactoredAttention(nn.Module):
-    def __init__(self, width: int, heads: int):
+    """Scores (Q x)^T (K y): one head, its dim m divides the scores."""
+
+    def __init__(self, dim: int, m: int):
         super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.m = m
+        self.q, self.k = nn.Linear(dim, m, bias=False), nn.Linear(dim, m, bias=False)
+        self.v = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x):
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        scores = q @ k.transpose(-1, -2) / q.shape[-1]
-        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        scores = self.q(x) @ self.k(x).transpose(1, 2) / self.m
+        return scores.softmax(-1) @ self.v(x)
 
 
-class Model(nn.Module):
-    def __init__(self, features: int, width: int, heads: int, classes: int):
+class Block(nn.Module):
+    def __init__(self, dim: int, hidden: int, attention: nn.Module):
         super().__init__()
-        self.enter, self.readout = nn.Linear(features, width), nn.Linear(width, classes)
-        self.fused, self.factored = FusedAttention(width), FactoredAttention(width, heads)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1, self.attn, self.norm2 = nn.LayerNorm(dim), attention, nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
     def forward(self, x):
-        x = self.enter(x)
-        x = x + self.fused(self.norm1(x))
-        x = x + self.factored(self.norm2(x))
-        return self.readout(x.mean(1))
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
-def build(width: int = 24, heads: int = 3) -> nn.Module:
-    return Model(10, width, heads, classes=7)
+class Classifier(nn.Module):
+    """The first token is what is classified."""
+
+    def __init__(self, inputs: int, dim: int, m: int, hidden: int, classes: int):
+        super().__init__()
+        self.embed = nn.Linear(inputs, dim)
+        self.fused = Block(dim, hidden, FusedAttention(dim))
+        self.factored = Block(dim, hidden, FactoredAttention(dim, m))
+        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, classes)
+
+    def forward(self, x):
+        x = self.factored(self.fused(self.embed(x)))
+        return self.head(self.norm(x[:, 0]))
+
+
+def build(inputs=7, dim=24, m=36, hidden=52, classes=10) -> nn.Module:
+    return Classifier(inputs, dim, m, hidden, classes)
+
+
+WIDE = {"dim": 48, "m": 72, "hidden": 104}
 
 
 def example_inputs():
-    return torch.randn(4, 9, 10)
+    return torch.randn(4, 9, 7)
 
 
 def loss(model, x):
-    return F.cross_entropy(model(x), torch.arange(x.shape[0]) % 7)
+    """Where the token is that looks most like the first."""
+    target = (x[:, 1:] @ x[:, 0].unsqueeze(-1)).squeeze(-1).argmax(-1)
+    return F.cross_entropy(model(x), target)

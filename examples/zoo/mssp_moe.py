@@ -1,55 +1,60 @@
-"""The mixture of experts of MSSP, maximal scale-stable parametrization (Vankadara et al. 2026, arXiv 2605.14200).
+"""The mixture of experts of MSSP (2605.14200; code vankadara-lab/mssp-moe), which says how MoEs scale with width.
 
-h <- h + K^-a sum_{i in top K} sigmoid((Q h)_i) Wout_i phi(Win_i h), with experts as 3-D tensors [M, in, out]. In which
-of N (width), Ne (expert width), M (experts) and K (active) grow lies the regime, which the user declares; by default N
-and Ne grow (regime I).
+A block adds to the stream the outputs of the K experts with the largest router scores, each times a sigmoid gate of
+its own: h + K^-a sum_i sigmoid((Q h)_i) W_out,i phi(W_in,i h). No softmax couples the gates, so their sum grows with
+K, and K^-a keeps it still.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-WIDE = {"width": 48, "expert": 80}
-
 
 class MoE(nn.Module):
-    def __init__(self, width: int, expert: int, experts: int, active: int, aggregate: float = 0.0):
+    """Every expert's matrices are [in, out], stacked along the first axis; gates of experts not chosen are zero."""
+
+    def __init__(self, width: int, expert_width: int, experts: int, active: int, aggregation: float):
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.router = nn.Linear(width, experts, bias=False)
-        self.w_in = nn.Parameter(torch.randn(experts, width, expert) * width**-0.5)
-        self.w_out = nn.Parameter(torch.randn(experts, expert, width) * expert**-0.5)
-        self.active, self.aggregate = active, aggregate
+        self.active, self.scale = active, active**-aggregation
+        self.router = nn.Parameter(torch.zeros(width, experts))  # MSSP where width and expert width grow together
+        self.w_in = nn.Parameter(torch.randn(experts, width, expert_width) * width**-0.5)
+        self.w_out = nn.Parameter(torch.randn(experts, expert_width, width) * expert_width**-0.5)
 
     def forward(self, h):
-        x = self.norm(h)
-        gates = torch.sigmoid(self.router(x))
-        kept = torch.zeros_like(gates).scatter(-1, gates.topk(self.active, -1).indices, 1.0)
-        each = torch.einsum("...en,enm->...em", F.relu(torch.einsum("...n,enf->...ef", x, self.w_in)), self.w_out)
-        return h + self.active**-self.aggregate * torch.einsum("...em,...e->...m", each, gates * kept)
+        scores = h @ self.router
+        best, chosen = scores.topk(self.active, dim=-1)
+        gates = torch.zeros_like(scores).scatter(-1, chosen, best.sigmoid())
+        hidden = F.gelu(torch.einsum("bn,mne->bme", h, self.w_in))
+        return self.scale * torch.einsum("bm,bme,men->bn", gates, hidden, self.w_out)
 
 
-class MSSP(nn.Module):
-    def __init__(self, features: int, width: int, expert: int, experts: int, active: int, depth: int, classes: int):
+class MoEModel(nn.Module):
+    def __init__(self, inputs, width, expert_width, experts, active, layers, classes, aggregation):
         super().__init__()
-        self.enter = nn.Linear(features, width)
-        self.blocks = nn.ModuleList(MoE(width, expert, experts, active) for _ in range(depth))
-        self.readout = nn.Linear(width, classes, bias=False)
+        self.w_in = nn.Parameter(torch.randn(inputs, width) * inputs**-0.5)
+        self.layers = nn.ModuleList([MoE(width, expert_width, experts, active, aggregation) for _ in range(layers)])
+        self.w_out = nn.Parameter(torch.randn(width, classes) / width)
 
     def forward(self, x):
-        h = self.enter(x)
-        for block in self.blocks:
-            h = block(h)
-        return self.readout(h)
+        h = F.gelu(x @ self.w_in)
+        for layer in self.layers:
+            h = h + layer(h)
+        return h @ self.w_out
 
 
-def build(width: int = 24, expert: int = 40, experts: int = 6, active: int = 2) -> nn.Module:
-    return MSSP(12, width, expert, experts, active, depth=2, classes=10)
+def build(
+    inputs=28, width=24, expert_width=36, experts=5, active=2, layers=3, classes=10, aggregation=0.0
+) -> nn.Module:
+    return MoEModel(inputs, width, expert_width, experts, active, layers, classes, aggregation)
+
+
+WIDE = {"width": 48, "expert_width": 72}
 
 
 def example_inputs():
-    return torch.randn(32, 12)
+    return torch.randn(4, 28)
 
 
 def loss(model, x):
-    return F.cross_entropy(model(x), x.argmax(-1).clamp(max=9))
+    """Classes that depend on the sign of the first inputs."""
+    return F.cross_entropy(model(x), (x[:, :3] > 0).sum(-1))

@@ -69,8 +69,8 @@ def loss(model, x):
     return F.cross_entropy(model(x), torch.arange(x.shape[0]) % 10)
 
 
-def optimizer(model):
+def optimizers(model):
     """The kernel's parameters have a rate of their own and no decay."""
     own = [p for name, p in model.named_parameters() if ".kernel." in name]
     rest = [p for name, p in model.named_parameters() if ".kernel." not in name]
-    return torch.optim.AdamW([{"params": own, "lr": 1e-3, "weight_decay": 0.0}, {"params": rest}], lr=4e-3)
+    return [torch.optim.AdamW([{"params": own, "lr": 1e-3, "weight_decay": 0.0}, {"params": rest}], lr=4e-3)]

@@ -1,48 +1,56 @@
-"""Weight Compander: weights pass through a saturating function of their own (Reichhuber et al., IJCNN 2024).
+"""Weight Compander (Cakaj, Mehnert, Yang 2023): weights w = a arctan(v / b), with a and b learned for every layer.
 
-w = a arctan(v / b) with learnable scalars a and b a layer: magnitudes are restricted and small weights pushed away
-from zero. It is a torch parametrization, so the layer's own code never sees it.
+The function is steep at zero and saturates, so that no weight grows large and few stay near zero. It is a torch
+parametrization: any layer can have it, and its `weight` is computed where it is read.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.parametrize import register_parametrization
-
-WIDE = {"width": 48}
+from torch.nn.utils import parametrize
 
 
 class Compander(nn.Module):
-    def __init__(self, scale: float):
+    """a and b start as large as the weights are: a / b = 1 is the slope at zero."""
+
+    def __init__(self, std: float):
         super().__init__()
-        self.a, self.b = nn.Parameter(torch.tensor(scale)), nn.Parameter(torch.tensor(scale))
+        self.a, self.b = nn.Parameter(torch.tensor(std)), nn.Parameter(torch.tensor(std))
 
     def forward(self, v):
-        return self.a * torch.arctan(v / self.b)
+        return self.a * torch.atan(v / self.b)
 
 
-class Model(nn.Module):
-    def __init__(self, features: int, width: int, classes: int):
+def companded(layer: nn.Module) -> nn.Module:
+    fan_in = layer.weight[0].numel()
+    parametrize.register_parametrization(layer, "weight", Compander(fan_in**-0.5))
+    return layer
+
+
+class ConvNet(nn.Module):
+    def __init__(self, channels, hidden: int, classes: int):
         super().__init__()
-        self.enter, self.hidden, self.readout = (
-            nn.Linear(features, width),
-            nn.Linear(width, width),
-            nn.Linear(width, classes),
-        )
-        for layer in (self.enter, self.hidden, self.readout):
-            register_parametrization(layer, "weight", Compander(layer.in_features**-0.5))
+        self.conv1 = companded(nn.Conv2d(3, channels[0], 3, padding=1))
+        self.conv2 = companded(nn.Conv2d(channels[0], channels[1], 3, padding=1))
+        self.norm1, self.norm2 = nn.BatchNorm2d(channels[0]), nn.BatchNorm2d(channels[1])
+        self.fc, self.head = companded(nn.Linear(channels[1], hidden)), companded(nn.Linear(hidden, classes))
 
     def forward(self, x):
-        return self.readout(F.relu(self.hidden(F.relu(self.enter(x)))))
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 2)
+        x = F.max_pool2d(F.relu(self.norm2(self.conv2(x))), 2)
+        return self.head(F.relu(self.fc(x.mean((2, 3)))))
 
 
-def build(width: int = 24) -> nn.Module:
-    return Model(12, width, classes=10)
+def build(channels=(20, 28), hidden=44, classes=10) -> nn.Module:
+    return ConvNet(channels, hidden, classes)
+
+
+WIDE = {"channels": (40, 56), "hidden": 88}
 
 
 def example_inputs():
-    return torch.randn(8, 12)
+    return torch.randn(4, 3, 16, 16)
 
 
 def loss(model, x):
-    return F.cross_entropy(model(x), x.argmax(-1).clamp(max=9))
+    return F.cross_entropy(model(x), torch.arange(len(x)))

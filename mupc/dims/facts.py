@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import permutations
 
 from torch import fx
 
@@ -141,17 +142,20 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
 
 
 def _generated(folded: Folded, of: dict[Atom, Fact], below: _Below, products: Iterable[Axis]) -> None:
-    """Mark both sides of a matrix that a network wrote: factors of one axis, one contracted with a value that lacks the
-    other. (A head dim is contracted beside its heads, which both values have.)"""
+    """Mark the widths of a network whose weights another network writes.
+
+    Its matrices are two factors of one axis: contracted with the first, a value gets the second. Such a dim is made
+    from the inputs or from one that is marked, by a written matrix, and is contracted by the next; no weight reads it.
+    """
+    written = {pair for product in products for pair in permutations(product, 2)}
     matrices = [(inner, free) for inner, free in folded.matrices if len(folded.atoms.expand(free)) == 1]
-    pairs = {(a, b) for inner, free in matrices for a in below(inner) for b in below(free) if a != b}
-    pairs = {(a, b) for a, b in pairs if not of[b].consumed}  # heads beside one shared key are read by a weight
-    for product in products if pairs else ():
-        for a in product:
-            for b in product:
-                if (a, b) in pairs:
-                    of[a].marks.add("generated")
-                    of[b].marks.add("generated")
+    pairs = [(a, b) for inner, free in matrices for a in below(inner) for b in below(free)]
+    pairs = [(a, b) for a, b in pairs if (a, b) in written and of[b].contracted and not of[b].consumed]
+    found: set[Atom] = set()
+    while more := {b for a, b in pairs if a == b or a in found or "data" in of[a].marks} - found:
+        found |= more
+    for atom in found:
+        of[atom].marks.add("generated")
 
 
 def _share(of: dict[Atom, Fact], atoms: Iterable[Atom]) -> None:

@@ -48,6 +48,7 @@ def _enter(state: Folded, node: fx.Node, parameter: str | None) -> None:
         state.constant.add(node)
     state.status[node] = DATA if is_input else NEUTRAL
     if is_input:
+        state.given.add(node)
         state.marks["data"] += [axis for tensor in tensors for axis in tensor]
 
 
@@ -57,6 +58,7 @@ def _call(state: Folded, node: fx.Node) -> None:
         if isinstance(source, fx.Node) and isinstance(at, int):
             state.tensors[node] = _item(state, source, at, node)
             state.constant |= {node} if source in state.constant else set()
+            state.given |= {node} if source in state.given else set()
             state.status[node] = state.status.get(source, NEUTRAL)
             if source in state.weights:
                 weight = state.weights[source]

@@ -58,6 +58,7 @@ class Folded:
     marks: dict[str, list[Axis]] = field(default_factory=lambda: defaultdict(list))
     contracted: list[tuple[Axis, fx.Node]] = field(default_factory=list)  # between activations
     constant: set[fx.Node] = field(default_factory=set)  # neither inputs nor positions went into these
+    given: set[fx.Node] = field(default_factory=set)  # inputs, and what is made of them without a parameter
     numbers: set[fx.Node] = field(default_factory=set)  # of these, contractions of weights that leave no axis
     matrices: list[tuple[Axis, Axis]] = field(default_factory=list)  # what is contracted, and what is left free beside
     held: dict[fx.Node, list[Held]] = field(default_factory=dict)

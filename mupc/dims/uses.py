@@ -28,6 +28,9 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
     valued = _valued(op, sources)
     if state.constant.issuperset(sources[i] for i in valued):
         state.constant.add(node)
+    made = {sources[i] for i in valued if state.status[sources[i]] != NEUTRAL}
+    if made and state.given >= made:
+        state.given.add(node)
     weights = [i for i in valued if state.status[sources[i]] == WEIGHT]
     if not weights:
         state.status[node] = NEUTRAL if _number(state, node) else joined(state, [sources[i] for i in valued])
@@ -230,6 +233,8 @@ def _activations(
                 right = {label for axis in signature.operands[j] for label in labels(axis)}
                 inner = sorted((left & right) - out - held)
                 state.contracted += [(env[label], node) for label in inner]
+                if not state.given.isdisjoint((sources[i], sources[j])):  # no parameter makes features of the inputs
+                    state.marks["data"] += [env[label] for label in inner]
                 for own, other in ((left, right), (right, left)):
                     free = (own - other) & out
                     state.matrices += [(env[label], env[one]) for label in inner for one in free if len(free) == 1]

@@ -15,7 +15,8 @@ import tests.traps.library
 import tests.traps.readouts
 import tests.traps.review
 import tests.traps.sizes
-import tests.traps.sweep  # noqa: F401
+import tests.traps.sweep
+import tests.traps.written  # noqa: F401
 from tests.traps.roles_table import mismatches
 from tests.traps.trap import TRAPS
 
