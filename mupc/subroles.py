@@ -22,6 +22,7 @@ class SubRoles:
     def __init__(self, dims: Dims) -> None:
         self.dims = dims
         facts = dims.facts
+        self.inputs = set(facts.trace.inputs.values())
         self.makers: dict[fx.Node, set[str]] = defaultdict(set)
         for use in facts.folded.uses:
             if use.contracts and any(word == "in" for entries in use.axes for word, _ in entries):
@@ -45,11 +46,11 @@ class SubRoles:
         """One of DESIGN.md section 5's sub-roles, or None where nothing says so."""
         words = {word for entries in use.axes for word, _ in entries}
         if role == "input" and "lookup" in words:
-            return "embedding" if use.op.startswith("embedding") else "positional"
+            return "positional" if self._by_position(use) else "embedding"
         if role == "input" and not use.contracts:
             return "positional"
         if role in ("vector", "scalar"):
-            return self._vector(use, kinds, rank)
+            return self._vector(use, kinds, rank, words)
         if len(self.attention.get(use.parameter, ())) == 1:
             return next(iter(self.attention[use.parameter]))
         if "experts" in kinds and rank > 2:
@@ -68,6 +69,25 @@ class SubRoles:
             return "mlp_in" if enters and not leaves else "mlp_out" if leaves and not enters else None
         return None
 
+    def _by_position(self, use: RawUse) -> bool:
+        """Are the rows picked by where they are needed (arange, a table of distances), and by nothing that is put in?
+
+        An embedding's ids may be of no known origin (a buffer); then they are ids.
+        """
+        folded = self.dims.facts.folded
+        todo = [s for s in tensor_nodes(use.node) if s not in folded.weights and folded.status.get(s) == DATA]
+        if not todo:
+            return not use.op.startswith("embedding")
+        seen = set(todo)
+        while todo:
+            node = todo.pop()
+            if node in self.inputs:
+                return False
+            new = [s for s in self._data(node) if s not in seen]
+            seen.update(new)
+            todo += new
+        return True
+
     def _rank(self, use: RawUse, word: str) -> bool:
         """Is that side of the contraction one rank dim, not a part of a fused axis?"""
         atoms, kinds = self._atoms(use, word), self.dims.kinds
@@ -84,8 +104,8 @@ class SubRoles:
         expand = self.dims.facts.folded.atoms.expand
         return [a for entries in use.axes for w, axis in entries if w == word for a in expand(axis)]
 
-    def _vector(self, use: RawUse, kinds: tuple[str, ...], rank: int) -> str | None:
-        if "inner" in kinds and rank > 1:
+    def _vector(self, use: RawUse, kinds: tuple[str, ...], rank: int, words: set[str]) -> str | None:
+        if "inner" in kinds and rank > 1 and not {"in", "out"} <= words:  # a matrix of fixed dims is no state
             return "ssm_state"
         if use.contracts:
             return "conv" if use.op.startswith("conv") else None
@@ -150,14 +170,15 @@ class SubRoles:
         return None
 
     def _forward(self, node: fx.Node, found: Callable[[fx.Node], bool]) -> tuple[fx.Node, fx.Node] | None:
-        """The product that mixes the values, and the operand of it that carries the weights."""
+        """The product that mixes the values, and the operand of it that carries the weights, which may be read for
+        other ends too: the nearest of all ways on."""
+        here = [node]
         for _ in range(8):
-            users = [u for u in node.users if u.op == "call_function" and shapes(u.meta.get("val"))]
-            if len(users) != 1:
-                return None
-            if found(users[0]):
-                return users[0], node
-            node = users[0]
+            ways = [(u, n) for n in here for u in n.users if u.op == "call_function" and shapes(u.meta.get("val"))]
+            mixed = next((way for way in ways if found(way[0])), None)
+            if mixed:
+                return mixed
+            here = list(dict.fromkeys(u for u, _ in ways))
         return None
 
     def _before(self, node: fx.Node) -> set[str]:
@@ -165,8 +186,9 @@ class SubRoles:
         return self._walk(node, lambda n: self._data(n))
 
     def _after(self, node: fx.Node) -> set[str]:
-        """The weights that consume a value, the nearest on every path on."""
-        return self._walk(node, lambda n: [u for u in n.users if u.op == "call_function"], skip=True)
+        """The weights that consume a value, the nearest on every path on; once added to a stream it is the stream's."""
+        adds = {residual.add for residual in self.dims.facts.residuals}
+        return self._walk(node, lambda n: [u for u in n.users if u.op == "call_function" and u not in adds], skip=True)
 
     def _walk(self, node: fx.Node, step: Callable[[fx.Node], Iterable[fx.Node]], skip: bool = False) -> set[str]:
         out: set[str] = set()

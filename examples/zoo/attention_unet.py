@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 80, "heads": 10, "gate": 24, "stem": 40}
+EQUAL = [
+    {"width": 20, "gate": 20, "stem": 20},
+    {"width": 12, "heads": 3, "gate": 6, "stem": 6},
+]  # each other; the fields
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 48, "heads": 6}
+EQUAL = [{"width": 16, "heads": 8}, {"width": 6}]  # all inputs together; the branches; heads and batch
 SIZES = {"metric": 3, "christoffel": 6, "curvature": 2, "point": 3, "flow": 2}
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 48}
+EQUAL = [{"width": 10}, {"width": 5}, {"width": 16}]  # the classes; the image
 
 
 @torch.no_grad()

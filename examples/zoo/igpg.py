@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 48, "model": 96, "heads": 6}
+EQUAL = [{"width": 33, "model": 33}, {"width": 32, "model": 32, "heads": 4}]  # the codes; the positions
 
 
 class VQVAE(nn.Module):

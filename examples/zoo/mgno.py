@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 48}
+EQUAL = [{"width": 16}, {"width": 9}]  # the grid; the kernels
 
 
 def conv(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:

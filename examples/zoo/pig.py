@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 WIDE = {"gaussians": 80, "hidden": 32}
+EQUAL = [{"gaussians": 32, "hidden": 32}]  # the points
 
 
 class GaussianFeatures(nn.Module):

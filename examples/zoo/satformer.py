@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 112, "heads": 6}
+EQUAL = [{"width": 64, "heads": 8}, {"width": 176, "heads": 2}]  # the inner width and the bins; a patch
 
 
 def attend(q, k, v):

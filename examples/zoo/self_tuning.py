@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 48}
+EQUAL = [{"width": 12}, {"width": 10}, {"width": 20}]  # the features; the classes; gates of the last layer
 
 
 class BestResponse(nn.Module):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 20, "middle": 28}
+EQUAL = [{"width": 8, "middle": 8}, {"width": 9, "middle": 9}]  # the image and the candidates; the classes
 
 
 def norm(width: int) -> nn.Module:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 96, "heads": 6}
+EQUAL = [{"width": 20, "heads": 5}, {"width": 16, "heads": 4}]  # the features; the image tokens
 
 
 def keep_ratio(layer: int, depth: int, middle: float = 0.4, slope: float = 8.0) -> float:

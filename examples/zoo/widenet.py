@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDE = {"width": 96, "heads": 6, "expert": 160}
+EQUAL = [{"width": 16, "heads": 4, "expert": 16}, {"width": 40, "heads": 4, "expert": 10}]  # the patches; the classes
 
 
 class Attention(nn.Module):

@@ -1,10 +1,20 @@
-"""examples/zoo: each architecture has the roles written beside it, grows where it should, and trains."""
+"""examples/zoo: each architecture has the roles written beside it, grows where it should, and trains.
+
+NAME.py has `build`, `example_inputs`, `loss`, `WIDE` (the arguments of `build` that double its widths) and, where it
+helps, `optimizers` (what trains it, each its share) and `EQUAL` (arguments at which sizes of different dims coincide).
+NAME.roles has a row a pattern: `pattern role axes [sub-role]  # reason`, or `name[axis start:stop] role` for a range.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import inspect
 import json
 import sys
+from collections import defaultdict
+from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +75,13 @@ def parts(name: str) -> list[tuple[str, int, int, int, str]]:
     return found
 
 
+def sub_roles(name: str) -> dict[str, str]:
+    """The sub-role of every parameter whose row has a fourth field; `-` is none."""
+    fields = [line.partition("#")[0].split() for line in table(name).splitlines()]
+    first = {n: next((f for f in fields if fnmatchcase(n, f[0])), []) for n in analysis(name).parameters}
+    return {n: found[3] for n, found in first.items() if len(found) > 3}
+
+
 def _lines(name: str) -> list[str]:
     text = (FOLDER / f"{name}.roles").read_text()
     return [line for line in text.splitlines() if line.partition("#")[0].strip()]
@@ -78,6 +95,12 @@ def test_every_seed_has_its_file() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_roles(name: str) -> None:
     assert mismatches(analysis(name).parameters, table(name)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sub_roles(name: str) -> None:
+    found = {n: p.sub_role or "-" for n, p in analysis(name).parameters.items()}
+    assert {n: found[n] for n in sub_roles(name)} == sub_roles(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,6 +124,40 @@ def test_two_widths(name: str) -> None:
     base, wide = shapes(on_meta(module.build)), shapes(on_meta(lambda: module.build(**module.WIDE)))
     assert base != wide
     assert wrong(analysis(name).parameters, growth(base, wide), base) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_size_alone(name: str) -> None:
+    """Whatever single size is doubled, axes that the analysis says are one dim grow by one factor; and no width among
+    the sizes moves a dim that it holds fixed."""
+    module = load(name)
+    base = shapes(on_meta(module.build))
+    for argument, size in sizes(module).items():
+        moved = shapes(on_meta(functools.partial(module.build, **{argument: 2 * size})))
+        if moved.keys() != base.keys():
+            continue  # a number of layers
+        factors: dict[str, set[Fraction]] = defaultdict(set)
+        for n, p in analysis(name).parameters.items():
+            for axis, dims in enumerate(p.axes):
+                if len(dims) == 1:
+                    factors[dims[0]].add(Fraction(moved[n][axis], base[n][axis]))
+                assert not (argument in module.WIDE and p.infinite[axis] is False) or moved[n][axis] == base[n][axis]
+        assert {dim: found for dim, found in factors.items() if len(found) > 1} == {}, argument
+
+
+def sizes(module: ModuleType) -> dict[str, int]:
+    """Every whole number that `build` takes."""
+    defaults = {n: p.default for n, p in inspect.signature(module.build).parameters.items()}
+    return {n: size for n, size in defaults.items() if type(size) is int}
+
+
+@pytest.mark.parametrize(("name", "equal"), [(n, e) for n in NAMES for e in getattr(load(n), "EQUAL", ())])
+def test_sizes_that_coincide(name: str, equal: dict[str, int]) -> None:
+    """Widths as large as each other, and as what is finite, change no verdict."""
+    module = load(name)
+    args, kwargs = call(module)
+    found = analyze(on_meta(functools.partial(module.build, **equal)), args, kwargs)
+    assert mismatches(found.parameters, table(name)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
