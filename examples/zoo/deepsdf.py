@@ -40,6 +40,7 @@ def build(shapes=11, code=6, width=48, layers=8, again=4) -> nn.Module:
 
 
 WIDE = {"width": 96, "code": 12}
+PLACES = ("again",)  # a layer's index, no size
 
 
 def example_inputs():

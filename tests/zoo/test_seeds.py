@@ -1,7 +1,8 @@
 """examples/zoo: each architecture has the roles written beside it, grows where it should, and trains.
 
 NAME.py has `build`, `example_inputs`, `loss`, `WIDE` (the arguments of `build` that double its widths) and, where it
-helps, `optimizers` (what trains it, each its share) and `EQUAL` (arguments at which sizes of different dims coincide).
+helps, `optimizers` (what trains it, each its share), `EQUAL` (arguments at which sizes of different dims coincide) and
+`PLACES` (whole numbers that are no sizes).
 NAME.roles has a row a pattern: `pattern role axes [sub-role]  # reason`, or `name[axis start:stop] role` for a range.
 """
 
@@ -146,9 +147,9 @@ def test_each_size_alone(name: str) -> None:
 
 
 def sizes(module: ModuleType) -> dict[str, int]:
-    """Every whole number that `build` takes."""
+    """Every whole number that `build` takes, but those that say where something stands."""
     defaults = {n: p.default for n, p in inspect.signature(module.build).parameters.items()}
-    return {n: size for n, size in defaults.items() if type(size) is int}
+    return {n: s for n, s in defaults.items() if type(s) is int and n not in getattr(module, "PLACES", ())}
 
 
 @pytest.mark.parametrize(("name", "equal"), [(n, e) for n in NAMES for e in getattr(load(n), "EQUAL", ())])
