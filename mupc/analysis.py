@@ -14,7 +14,7 @@ from torch import nn
 from mupc.copies import with_copies
 from mupc.dims import Dims, declare, infer_dims
 from mupc.dims.atoms import Atom
-from mupc.dims.naming import held_sizes, name_for
+from mupc.dims.naming import Held, name_for
 from mupc.errors import MupcError
 from mupc.roles import Dim, Parameter, Roles, infer_roles
 from mupc.structure import blocks, depth, unwrapped
@@ -84,21 +84,21 @@ def infer(
     with unhurried():
         thin, gone = traced.thinned()
         dims = infer_dims(thin)
-        names = name_dims(model, dims, blocks(model), sizes)
+        groups = blocks(model)
+        names = name_dims(model, dims, groups, sizes)
         dims = declare(dims, _declared(names, fixed, scaling))
         found = with_copies(traced, gone, infer_roles(dims, names))
-        return _judge(model, traced, dims, names, found, target)
+        return _judge(traced, dims, names, found, groups, target or type(model).__name__)
 
 
 def _judge(
-    model: nn.Module,
     traced: Trace,
     dims: Dims,
     names: Mapping[Atom, str],
     found: dict[str, Parameter],
-    target: str | None,
+    groups: tuple[tuple[str, ...], ...],
+    target: str,
 ) -> Analysis:
-    groups = blocks(model)
     branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
     roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
     everyone = dict(found)
@@ -112,7 +112,7 @@ def _judge(
         "literals": {},
     }
     return Analysis(
-        target or type(model).__name__,
+        target,
         traced,
         dims,
         roles,
@@ -164,7 +164,7 @@ def name_dims(
         kind = dims.kinds.get(atom)
         key = (atoms.size[atom], kind and kind.kind, kind and kind.grows, _within_block(where, block_of) or atom)
         groups.setdefault(key, []).append(atom)
-    held = held_sizes(model, sizes)
+    held = Held(model, sizes)
     taken: set[str] = set()
     names: dict[Atom, str] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import fx
 
@@ -12,35 +12,53 @@ from mupc.trace import LeftOut, Trace
 
 
 def representatives(trace: Trace, gone: Sequence[LeftOut]) -> dict[str, str]:
-    """For every parameter that was left out, the one that stands for it."""
-    names = {node: name for name, node in trace.parameters.items()}
-    found: dict[str, str] = {}
-    for one in gone:
-        for name, node in one.block.own.items():
-            like = one.like.own[name]
-            if node is not like and node in names and like in names:
-                found[names[node]] = found.get(names[like], names[like])
-    return found
+    """For every parameter that was left out, the one that was kept and stands for it."""
+    origins = _origins(trace, gone)
+
+    def kept(name: str) -> str:
+        return kept(origins[name].like) if name in origins else name
+
+    return {name: kept(name) for name in origins}
 
 
 def with_copies(trace: Trace, gone: Sequence[LeftOut], found: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """Every parameter of the trace, in its order; each copy's uses lie in its own block."""
-    if not gone:
-        return dict(found)
-    names = {node: name for name, node in trace.parameters.items()}
-    known = dict(found)
-    for one in gone:  # a block that lies in another comes before it
+    origins, known = _origins(trace, gone), dict(found)
+
+    def verdict(name: str) -> Parameter:
+        if name not in known:
+            origin = origins[name]
+            known[name] = _moved(verdict(origin.like), name, origin)
+        return known[name]
+
+    return {name: verdict(name) for name in trace.parameters}
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a parameter of a left-out block was copied from, its name within the block, the block's nodes."""
+
+    like: str
+    inner: str
+    nodes: Mapping[str, fx.Node]
+
+
+def _origins(trace: Trace, gone: Sequence[LeftOut]) -> dict[str, _Origin]:
+    names = {node: name for name, node in trace.parameters.items()} if gone else {}
+    found: dict[str, _Origin] = {}
+    for one in gone:
         nodes = one.nodes()
-        for name, node in one.block.own.items():
-            if node in names and names[node] not in known:
-                known[names[node]] = _moved(known[names[one.like.own[name]]], names[node], name, nodes)
-    return {name: known[name] for name in trace.parameters}
+        for inner, node in one.block.own.items():
+            like = one.like.own[inner]
+            if node is not like and node in names and like in names:
+                found[names[node]] = _Origin(names[like], inner, nodes)
+    return found
 
 
-def _moved(like: Parameter, name: str, inner: str, nodes: Mapping[str, fx.Node]) -> Parameter:
-    """The verdict with the copy's own names; `inner` is the parameter's name within its block."""
-    uses = tuple(_used(use, nodes) for use in like.uses)
-    theirs, ours = like.name.removesuffix(inner), name.removesuffix(inner)
+def _moved(like: Parameter, name: str, origin: _Origin) -> Parameter:
+    """The verdict with the copy's own names."""
+    uses = tuple(_used(use, origin.nodes) for use in like.uses)
+    theirs, ours = like.name.removesuffix(origin.inner), name.removesuffix(origin.inner)
     why = tuple(line.replace(f" {theirs}", f" {ours}") for line in like.why)
     for old, new in zip(like.uses, uses, strict=True):
         if old.source is None:  # then the reason names the node

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -29,7 +30,7 @@ Axis = tuple[Term, ...]  # a product, major to minor; () has size 1
 Axes = tuple[Axis, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signature:
     """The meaning of one call.
 
@@ -54,6 +55,26 @@ class Signature:
     bounded: bool = False
     assumed: bool = False  # guessed from shapes alone
     regroups: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()  # labels whose products are equal, and no more
+
+    @cached_property
+    def flat(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """The labels on every axis of every operand, those inside sums too."""
+        return tuple(tuple(tuple(labels(axis)) for axis in axes) for axes in self.operands)
+
+    @cached_property
+    def held(self) -> tuple[frozenset[str], ...]:
+        """The labels of each operand."""
+        return tuple(frozenset(label for axis in axes for label in axis) for axes in self.flat)
+
+    @cached_property
+    def made(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """The labels on every axis of every result."""
+        return tuple(tuple(tuple(labels(axis)) for axis in axes) for axes in self.results)
+
+    @cached_property
+    def out(self) -> frozenset[str]:
+        """The labels of the results."""
+        return frozenset(label for axes in self.made for axis in axes for label in axis)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import networkx as nx
 from torch import fx, nn
 
 from mupc.ops import signature_of, tensor_nodes
-from mupc.ops.table import shapes
+from mupc.ops.table import printed, shapes
 from mupc.trace import Trace
 
 
@@ -60,7 +60,7 @@ def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Resi
 def _gated(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node | None:
     """The stream behind a bounded gate, `sigmoid(g) * x` (a highway): the operand that is no gate."""
     data = [s for s in node.all_input_nodes if is_data(s)]
-    if not str(node.target).startswith("aten.mul") or len(data) != 2:
+    if not printed(node.target).startswith("aten.mul") or len(data) != 2:
         return None
     streams = [s for s in data if not _bounded(s, is_data)]
     return _origin(streams[0], is_data) if len(streams) == 1 else None
@@ -90,7 +90,7 @@ def merges(graph: fx.Graph, is_data: Callable[[fx.Node], bool], layers: set[fx.N
 
 def _adds(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
     for node in graph.nodes:
-        if node.op == "call_function" and str(node.target).startswith("aten.add"):
+        if node.op == "call_function" and printed(node.target).startswith("aten.add"):
             pair = [s for s in tensor_nodes(node) if is_data(s)]
             if len(pair) == 2 and pair[0] is not pair[1]:
                 yield node, pair[0], pair[1]
@@ -123,7 +123,7 @@ PASSING = (
 
 def _origin(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node:
     """The value behind casts, copies, dropout and factors that are numbers or parameters."""
-    while node.op == "call_function" and str(node.target).startswith(PASSING):
+    while node.op == "call_function" and printed(node.target).startswith(PASSING):
         data = [s for s in node.all_input_nodes if is_data(s)]
         if len(data) != 1:
             break

@@ -11,7 +11,7 @@ from mupc.dims import Dims
 from mupc.dims.atoms import Atom
 from mupc.dims.records import DATA, RawUse
 from mupc.ops import signature_of, tensor_nodes
-from mupc.ops.table import shapes
+from mupc.ops.table import printed, shapes
 
 REACH = 64  # nodes looked at between attention and the weights around it
 
@@ -126,7 +126,7 @@ class SubRoles:
         for node in self.dims.facts.trace.graph.nodes:
             if node.op != "call_function":
                 continue
-            name = str(node.target)
+            name = printed(node.target)
             if "scaled_dot_product" in name:
                 query, key, value = tensor_nodes(node)[:3]
                 yield query, key, value, node
@@ -141,7 +141,7 @@ class SubRoles:
 
     def _pair(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         """The two activations that a product contracts."""
-        if node.op != "call_function" or str(node.target).startswith(("aten.mul", "aten.sum", "aten.mean")):
+        if node.op != "call_function" or printed(node.target).startswith(("aten.mul", "aten.sum", "aten.mean")):
             return None
         if getattr(node.target, "_schema", None) is None or signature_of(node).kind != "multilinear":
             return None

@@ -37,10 +37,10 @@ def gpt() -> nn.Module:
     return transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=24, n_head=3, vocab_size=97, n_layer=7))
 
 
-def test_a_decoder_of_seven_layers_is_read_at_three() -> None:
+def test_a_decoder_of_seven_layers_is_read_at_two() -> None:
     model = gpt().eval()
     traced = trace(model, (torch.zeros(2, 9, dtype=torch.long),))
-    assert left_out(traced) == 4
+    assert left_out(traced) == 5
     agree(model, traced)
 
 
@@ -89,9 +89,9 @@ class Stack(nn.Module):
         return self.leave(torch.stack(seen).mean(0) if self.keep else x)
 
 
-@pytest.mark.parametrize(("settings", "expected"), [({}, 3), ({"keep": True}, 0), ({"shared": True}, 0)])
+@pytest.mark.parametrize(("settings", "expected"), [({}, 4), ({"keep": True}, 1), ({"shared": True}, 0)])
 def test_only_what_the_stream_passes_straight_through_is_left_out(settings: dict[str, bool], expected: int) -> None:
-    """Not a block whose result something else reads too, nor one that shares a parameter."""
+    """Not a block whose result something else reads beside the next (the last has none), nor one that shares a tensor."""
     model = Stack(**settings)
     traced = trace(model, (torch.zeros(2, 16),))
     assert left_out(traced) == expected
@@ -115,3 +115,61 @@ def test_copies_within_copies() -> None:
     traced = trace(model, (torch.zeros(2, 16),))
     assert left_out(traced) > 4
     agree(model, traced, reasons=False)
+
+
+class Handed(nn.Module):
+    """Blocks that are each handed a gain of their own from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 32)
+        self.gains = nn.ParameterList([nn.Parameter(torch.ones(32)) for _ in range(7)])
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(32, 96), nn.ReLU(), nn.Linear(96, 32)) for _ in range(7)])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        for block, gain in zip(self.blocks, self.gains, strict=True):
+            x = x + block(x * gain)
+        return x.mean(-1)
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(32, 96), nn.Linear(96, 32)
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        return x + self.down(torch.relu(self.up(x))) * gain
+
+
+class HandedInside(Handed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Gated() for _ in range(7)])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        for block, gain in zip(self.blocks, self.gains, strict=True):
+            x = block(x, gain)
+        return x.mean(-1)
+
+
+@pytest.mark.parametrize("kind", [Handed, HandedInside])
+def test_what_each_block_is_handed_is_used(kind: type[nn.Module]) -> None:
+    model = kind()
+    traced = trace(model, (torch.zeros(2, 5, dtype=torch.long),))
+    agree(model, traced)
+    assert {p.role for n, p in infer(model, traced).parameters.items() if n.startswith("gains")} == {"vector"}
+
+
+def test_alternating_blocks_are_read_twice_each() -> None:
+    transformers = import_transformers()
+    config = transformers.Gemma2Config(
+        hidden_size=48, num_attention_heads=4, num_key_value_heads=2, head_dim=12, intermediate_size=96, vocab_size=97,
+        num_hidden_layers=10, sliding_window=4,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = transformers.Gemma2ForCausalLM(config).eval()
+    traced = trace(model, (torch.zeros(2, 9, dtype=torch.long),))
+    assert left_out(traced) == 6
+    agree(model, traced)

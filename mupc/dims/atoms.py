@@ -36,6 +36,7 @@ class Atoms:
         self.broken: list[tuple[tuple[Axis, ...], Axis]] = []  # parts of a sum, and factors that cut across them
         self.node = ""  # what is being folded now, for conflicts
         self._cats: dict[tuple[Axis, ...], Atom] = {}
+        self._expanded: dict[Axis, Axis] | None = None  # once nothing changes any more
 
     def new(self, size: int) -> Axis:
         """A fresh axis of that size."""
@@ -54,12 +55,24 @@ class Atoms:
             atom = parent[atom]
         return atom
 
+    def settle(self) -> None:
+        """Nothing is unified or split from here on: what an axis expands to is remembered."""
+        self._expanded = {}
+
     def expand(self, axis: Axis) -> Axis:
         """The axis as unsplit atoms, class roots only."""
+        if self._expanded is None:
+            return self._expand(axis)
+        found = self._expanded.get(axis)
+        if found is None:
+            found = self._expanded[axis] = self._expand(axis)
+        return found
+
+    def _expand(self, axis: Axis) -> Axis:
         if len(axis) == 1:
             root = self.find(axis[0])
             inner = self.factors[root]
-            return (root,) if inner is None else self.expand(inner)
+            return (root,) if inner is None else self._expand(inner)
         out: list[Atom] = []
         for atom in axis:
             root = self.find(atom)
@@ -67,7 +80,7 @@ class Atoms:
             if inner is None:
                 out.append(root)
             else:
-                out.extend(self.expand(inner))
+                out.extend(self._expand(inner))
         return tuple(out)
 
     def length(self, axis: Axis) -> int:

@@ -102,9 +102,10 @@ def gather(trace: Trace, folded: Folded) -> Facts:
 
 def _live(trace: Trace, folded: Folded) -> frozenset[fx.Node]:
     """What outputs depend on other than through numbers; through numbers too where a parameter has no other use."""
-    everything, live = reaching(trace), reaching(trace, folded.numbers)
+    everything = reaching(trace)
     if not folded.numbers:
         return everything
+    live = reaching(trace, folded.numbers)
     used = {use.parameter for use in folded.uses if use.node in live}
     return live if used >= {use.parameter for use in folded.uses if use.node in everything} else everything
 

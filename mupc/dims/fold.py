@@ -7,7 +7,6 @@ a position or a contraction with one did. A weight remembers which axis of which
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
 
 from torch import fx
 
@@ -31,6 +30,7 @@ def fold(trace: Trace) -> Folded:
             _enter(state, node, names.get(node))
         elif node.op == "call_function":
             _call(state, node)
+    state.atoms.settle()
     return state
 
 
@@ -65,7 +65,7 @@ def _call(state: Folded, node: fx.Node) -> None:
                 state.weights[node] = Weight(weight.parameters, _fit(weight.trails, state.tensors[node]))
         return
     sources = tensor_nodes(node)
-    operands = [tensor for source, tensor in _operands(state, sources)]
+    operands = _operands(state, sources)
     if not shapes(node.meta.get("val")):
         state.tensors[node], state.status[node] = (), joined(state, sources)
         return
@@ -90,14 +90,13 @@ def _call(state: Folded, node: fx.Node) -> None:
     track(state, node, signature, sources, env)
 
 
-def _operands(state: Folded, sources: list[fx.Node]) -> list[tuple[fx.Node, Tensor]]:
+def _operands(state: Folded, sources: list[fx.Node]) -> list[Tensor]:
     """One entry per operand; a node holding several tensors stands in `sources` once per tensor."""
-    out: list[tuple[fx.Node, Tensor]] = []
-    seen: dict[fx.Node, int] = defaultdict(int)
-    for source in sources:
+    out: list[Tensor] = []
+    for at, source in enumerate(sources):
         tensors = state.tensors[source]
-        out.append((source, tensors[seen[source] % len(tensors)] if tensors else ()))
-        seen[source] += 1
+        one = len(tensors) == 1
+        out.append(tensors[0] if one else tensors[sources[:at].count(source) % len(tensors)] if tensors else ())
     return out
 
 

@@ -12,7 +12,7 @@ from torch import fx
 
 from mupc.dims.atoms import Axis
 from mupc.dims.records import DATA, Folded, Held, RawUse, Trail
-from mupc.signature import Signature, labels
+from mupc.signature import Signature
 
 
 def follow(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
@@ -37,21 +37,18 @@ def _step(
     env: dict[str, Axis],
 ) -> None:
     trails: dict[str, Trail] = defaultdict(frozenset)
-    for axis, trail in zip(signature.operands[i], held.trails, strict=False):
-        for label in labels(axis):
+    for axis, trail in zip(signature.flat[i], held.trails, strict=False):
+        for label in axis:
             trails[label] |= frozenset(place for place in trail if place[0] == held.use.parameter)
-    kept = {label for axis in signature.results[0] for label in labels(axis)}
-    gone = {label for label, trail in trails.items() if trail and label not in kept}
+    gone = {label for label, trail in trails.items() if trail and label not in signature.out}
     term = next((t for t in signature.terms if i in t), (i,))
     others = [j for j in term if j != i and state.status[sources[j]] == DATA]
-    beside = {label for j in others for axis in signature.operands[j] for label in labels(axis)}
+    beside = frozenset[str]().union(*(signature.held[j] for j in others))
     if held.use.node is not node and gone:
         if gone <= beside | set(signature.marks):
             state.then[held.use.parameter, held.use.node] = _ended(node, signature, held, trails, gone, beside, env)
         return
-    left = tuple(
-        frozenset[tuple[str, int]]().union(*(trails[label] for label in labels(axis))) for axis in signature.results[0]
-    )
+    left = tuple(frozenset[tuple[str, int]]().union(*(trails[label] for label in axis)) for axis in signature.made[0])
     if len({place for trail in left for place in trail}) > 1:
         state.held.setdefault(node, []).append(Held(held.use, left))
 
@@ -62,7 +59,7 @@ def _ended(
     held: Held,
     trails: dict[str, Trail],
     gone: set[str],
-    beside: set[str],
+    beside: frozenset[str],
     env: dict[str, Axis],
 ) -> RawUse:
     """The first use's words for axes that it contracted; for the others, those of the contraction at the end."""

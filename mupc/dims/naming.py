@@ -26,16 +26,29 @@ TORCH_NAMES = (
 )
 
 
-def held_sizes(model: nn.Module, given: Mapping[str, int]) -> dict[str, dict[int, list[str]]]:
+class Held:
     """Per module path (`""` is the root), the names of ints: those given first, config fields, then attributes."""
-    out: dict[str, dict[int, list[str]]] = {}
-    for path, module in model.named_modules():
+
+    def __init__(self, model: nn.Module, given: Mapping[str, int]) -> None:
+        self.model, self.given = model, given
+        self.known: dict[str, Mapping[int, Sequence[str]]] = {}
+
+    def at(self, path: str) -> Mapping[int, Sequence[str]]:
+        """The names that one module gives to sizes."""
+        if path not in self.known:
+            self.known[path] = self._sizes(path)
+        return self.known[path]
+
+    def _sizes(self, path: str) -> Mapping[int, Sequence[str]]:
         sizes: dict[int, list[str]] = defaultdict(list)
-        for name, value in (*(given.items() if not path else ()), *_ints(module)):
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:  # a parameter's name need not be a path of modules
+            return sizes
+        for name, value in (*(self.given.items() if not path else ()), *_ints(module)):
             if name not in sizes[value] and not NO_SIZE.search(name):
                 sizes[value].append(name)
-        out[path] = dict(sizes)
-    return out
+        return dict(sizes)
 
 
 def _ints(module: nn.Module) -> Iterator[tuple[str, int]]:
@@ -90,7 +103,7 @@ AGAINST = {
 def name_for(
     size: int,
     places: Sequence[str],
-    held: Mapping[str, Mapping[int, list[str]]],
+    held: Held,
     taken: set[str],
     kind: str,
     fallback: str,
@@ -104,7 +117,7 @@ def name_for(
     for place in places:
         path, weight = place, 1.0
         while True:
-            for rank, name in enumerate(held.get(path, {}).get(size, ())):
+            for rank, name in enumerate(held.at(path).get(size, ())):
                 scores[name] += weight / (1 + 0.1 * rank)
             if not path:
                 break

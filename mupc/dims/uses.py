@@ -11,8 +11,7 @@ from mupc.dims.atoms import Axis
 from mupc.dims.modulated import follow
 from mupc.dims.records import DATA, NEUTRAL, POSITIONAL, WEIGHT, Folded, RawUse, Trail, Weight
 from mupc.ops import signature_of, tensor_nodes
-from mupc.signature import Axes as Patterns
-from mupc.signature import Signature, labels
+from mupc.signature import Signature
 
 
 def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
@@ -77,17 +76,10 @@ def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], o
         return True
     if signature.kind in ("normalise",):
         return False
-    held = {label for i in weights for axis in signature.operands[i] for label in labels(axis)}
-    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
-    neutral = {
-        label
-        for i, axes in enumerate(signature.operands)
-        if i not in weights
-        for axis in axes
-        for label in labels(axis)
-    }
-    contracted = held & neutral - out
-    return not contracted and not (neutral & out - held)
+    held = frozenset[str]().union(*(signature.held[i] for i in weights))
+    neutral = frozenset[str]().union(*(labels for i, labels in enumerate(signature.held) if i not in weights))
+    contracted = held & neutral - signature.out
+    return not contracted and not (neutral & signature.out - held)
 
 
 def _moved(state: Folded, signature: Signature, sources: list[fx.Node], weights: list[int]) -> bool:
@@ -108,20 +100,16 @@ def _picks_matrix(state: Folded, signature: Signature, sources: list[fx.Node], w
     """A look-up that leaves a vector is an activation; one that leaves a matrix picks a weight (experts)."""
     if signature.kind != "index" or weights != [0] or "lookup" not in signature.marks.values():
         return False
-    left = [
-        axis
-        for axis in signature.operands[0]
-        if axis and not any(signature.marks.get(x) == "lookup" for x in labels(axis))
-    ]
+    left = [axis for axis in signature.flat[0] if axis and not any(signature.marks.get(x) == "lookup" for x in axis)]
     return len(left) >= 2
 
 
-def _trails(weight: Weight, pattern: Patterns) -> dict[str, Trail]:
+def _trails(weight: Weight, axes: tuple[tuple[str, ...], ...]) -> dict[str, Trail]:
     """Where each label of a weight operand came from."""
     out: dict[str, Trail] = {}
-    for axis, trail in zip(pattern, weight.trails, strict=False):
-        for label in labels(axis):
-            out[label] = out.get(label, frozenset()) | trail
+    for axis, trail in zip(axes, weight.trails, strict=False):
+        for label in axis:
+            out[label] = out[label] | trail if label in out else trail
     return out
 
 
@@ -135,20 +123,19 @@ def _derive(
         if weight is None:
             continue
         parameters |= weight.parameters
-        for label, trail in _trails(weight, signature.operands[i]).items():
+        for label, trail in _trails(weight, signature.flat[i]).items():
             held[label] |= trail
     for before, after in signature.regroups:
         trail = frozenset[tuple[str, int]]().union(*(held[label] for label in before))
         held.update(dict.fromkeys(after, trail))
-    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
     if signature.kind == "multilinear" and len(weights) > 1:
-        state.factors |= {place for label, trail in held.items() if label not in out for place in trail}
-    axes = signature.results[0] if signature.results else ()
-    trails = tuple(frozenset().union(*(held.get(label, frozenset()) for label in labels(axis))) for axis in axes)
+        state.factors |= {place for label, trail in held.items() if label not in signature.out for place in trail}
+    axes = signature.made[0] if signature.made else ()
+    trails = tuple(frozenset().union(*(held.get(label, frozenset()) for label in axis)) for axis in axes)
     state.weights[node] = Weight(parameters, trails)
     if signature.kind == "index":
         for i in weights:
-            for label in _trails(state.weights[sources[i]], signature.operands[i]):
+            for label in _trails(state.weights[sources[i]], signature.flat[i]):
                 if signature.marks.get(label) == "lookup":
                     state.marks["experts"].append(env[label])
 
@@ -162,8 +149,7 @@ def _use(
         return
     term = next((t for t in signature.terms if i in t), (i,))
     others = [j for j in (term if signature.kind == "multilinear" else range(len(sources))) if j != i]
-    beside = {label for j in others for axis in signature.operands[j] for label in labels(axis)}
-    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
+    beside = frozenset[str]().union(*(signature.held[j] for j in others))
     words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
     contracts = (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
     looked = False
@@ -171,9 +157,9 @@ def _use(
         op
     )  # a parameter fed to a layer as its input (a learned query) is what an input layer makes
     contracts |= fed
-    for at, (axis, trail) in enumerate(zip(signature.operands[i], weight.trails, strict=False)):
-        for label in labels(axis):
-            word = "out" if fed else _word(label, at, i, signature, beside, out)
+    for at, (axis, trail) in enumerate(zip(signature.flat[i], weight.trails, strict=False)):
+        for label in axis:
+            word = "out" if fed else _word(label, at, i, signature, beside)
             looked |= word == "lookup"
             for place in trail:
                 words[place].append((word, env[label]))
@@ -191,7 +177,7 @@ def _rank(state: Folded, parameter: str, words: dict[tuple[str, int], list[tuple
     return max((k for name, k in words if name == parameter), default=-1) + 1
 
 
-def _word(label: str, at: int, i: int, signature: Signature, beside: set[str], out: set[str]) -> str:
+def _word(label: str, at: int, i: int, signature: Signature, beside: frozenset[str]) -> str:
     mark = signature.marks.get(label)
     if mark == "kernel":
         return "kernel"
@@ -201,7 +187,7 @@ def _word(label: str, at: int, i: int, signature: Signature, beside: set[str], o
         return "batch"
     if i in signature.words:
         return "batch" if mark == "count" and signature.words[i][at] != "out" else signature.words[i][at]
-    if label not in out:
+    if label not in signature.out:
         return "in"
     if signature.kind in ("multilinear", "index", "additive"):
         return "batch" if label in beside else "out"
@@ -214,23 +200,16 @@ def _activations(
     """Note the dims contracted between two different activations, by a product or by a product and a later sum."""
     if signature.kind != "multilinear":
         return
-    out = {label for axes in signature.results for axis in axes for label in labels(axis)}
+    out, labels = signature.out, signature.held
     for term in signature.terms:
-        held = {
-            label
-            for i in term
-            if state.status[sources[i]] == WEIGHT
-            for axis in signature.operands[i]
-            for label in labels(axis)
-        }
+        held = frozenset[str]().union(*(labels[i] for i in term if state.status[sources[i]] == WEIGHT))
         data = [i for i in term if state.status[sources[i]] == DATA]
         for a in range(len(data)):
             for b in range(a + 1, len(data)):
                 i, j = data[a], data[b]
                 if sources[i] is sources[j]:
                     continue
-                left = {label for axis in signature.operands[i] for label in labels(axis)}
-                right = {label for axis in signature.operands[j] for label in labels(axis)}
+                left, right = labels[i], labels[j]
                 inner = sorted((left & right) - out - held)
                 state.contracted += [(env[label], node) for label in inner]
                 if not state.given.isdisjoint((sources[i], sources[j])):  # no parameter makes features of the inputs
@@ -239,7 +218,7 @@ def _activations(
                     free = (own - other) & out
                     state.matrices += [(env[label], env[one]) for label in inner for one in free if len(free) == 1]
         fixed = [i for i in term if state.status[sources[i]] == NEUTRAL]
-        read = {label for i in fixed for axis in signature.operands[i] for label in labels(axis)} - out - held
+        read = frozenset[str]().union(*(labels[i] for i in fixed)) - out - held
         state.marks["constant"] += [env[label] for label in sorted(read)] if data else []
     if signature.over and len(sources) >= 1:
         _summed_product(state, node, signature, sources[0], env)
@@ -258,32 +237,26 @@ def _summed_product(state: Folded, node: fx.Node, signature: Signature, source: 
         hops += 1
     else:
         return
-    reduced = [
-        at for at, axis in enumerate(signature.operands[0]) if any(label in signature.over for label in labels(axis))
-    ]
-    gone = {label for at in reduced for label in labels(inner.results[0][at])}
+    reduced = [at for at, axis in enumerate(signature.flat[0]) if any(label in signature.over for label in axis)]
+    gone = {label for at in reduced for label in inner.made[0][at]}
     factors = tensor_nodes(source)
     if len(set(factors)) < 2:
         return
-    having = [
-        i for i, axes in enumerate(inner.operands) if any(label in gone for axis in axes for label in labels(axis))
-    ]
+    having = [i for i, held in enumerate(inner.held) if not held.isdisjoint(gone)]
     if len(having) < 2:
         return
-    axes_of = dict(
-        zip((label for axis in inner.results[0] for label in labels(axis)), state.tensors[source][0], strict=False)
-    )
+    axes_of = dict(zip((label for axis in inner.made[0] for label in axis), state.tensors[source][0], strict=False))
     data = [i for i in having if state.status[factors[i]] == DATA]
     if len(data) > 1:
-        state.contracted += [(env[label], node) for at in reduced for label in labels(signature.operands[0][at])]
+        state.contracted += [(env[label], node) for at in reduced for label in signature.flat[0][at]]
     for i, factor in enumerate(factors):
         weight = state.weights.get(factor)
         if weight is None or i not in having or not data:
             continue
         words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
-        beside = {label for j in having if j != i for axis in inner.operands[j] for label in labels(axis)}
-        for axis, trail in zip(inner.operands[i], weight.trails, strict=False):
-            for label in labels(axis):
+        beside = frozenset[str]().union(*(inner.held[j] for j in having if j != i))
+        for axis, trail in zip(inner.flat[i], weight.trails, strict=False):
+            for label in axis:
                 word = "in" if label in gone else "batch" if label in beside else "out"
                 for place in trail:
                     words[place].append((word, axes_of.get(label, ())))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
+import torch
 from torch import fx
 
 from mupc._paths import rules_dir
@@ -43,14 +44,26 @@ def signature_of(node: fx.Node) -> Signature:
 
 
 def _signature(node: fx.Node) -> Signature:
-    tensors: list[Shape] = []
-    args = [(name, _abstract(value, tensors)) for name, value in _named(node)]
     results = shapes(node.meta.get("val"))
-    key = (node.target, tuple(tensors), results, tuple((n, _freeze(a)) for n, a in args))
+    key = (node.target, _key(node.args), *((name, _key(value)) for name, value in node.kwargs.items()), results)
     known = _seen.get(key)
     if known is None:
-        known = _seen[key] = lookup(Call(_name(node), dict(args), tuple(tensors), results))
+        tensors: list[Shape] = []
+        args = {name: _abstract(value, tensors) for name, value in _named(node)}
+        known = _seen[key] = lookup(Call(_op_name(node.target), args, tuple(tensors), results))
     return known
+
+
+def _key(value: object) -> object:
+    """What a signature may depend on, hashable: shapes and which tensors are masks, numbers, words."""
+    if isinstance(value, fx.Node):
+        value = value.meta.get("val")
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return (shape, True) if value.dtype is torch.bool else shape  # type: ignore[attr-defined]
+    if isinstance(value, (tuple, list)):
+        return tuple([_key(item) for item in value])
+    return value if isinstance(value, (int, float, str, type(None))) else repr(value)
 
 
 def lookup(call: Call) -> Signature:
@@ -135,10 +148,6 @@ def _op_name(target: object) -> str:
     return str(schema.name) if schema is not None else getattr(target, "__name__", str(target))
 
 
-def _name(node: fx.Node) -> str:
-    return _op_name(node.target)
-
-
 def _abstract(value: object, tensors: list[Shape]) -> object:
     """Replace tensor nodes by operands, counted as they come; number nodes by their value."""
     if isinstance(value, fx.Node):
@@ -160,30 +169,24 @@ def _abstract_value(value: object, tensors: list[Shape]) -> object:
 
 def _operand(value: object, tensors: list[Shape]) -> Operand:
     tensors.append(tuple(getattr(value, "shape", ())))
-    return Operand(len(tensors) - 1, tensors[-1], str(getattr(value, "dtype", "")) == "torch.bool")
+    return Operand(len(tensors) - 1, tensors[-1], getattr(value, "dtype", None) is torch.bool)
 
 
-def _freeze(value: object) -> object:
-    if isinstance(value, list):
-        return tuple(_freeze(item) for item in value)
-    if isinstance(value, Operand):
-        return (value.index, value.boolean)
-    return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
+@cache
+def printed(target: object) -> str:
+    """An op as torch prints it: `aten.add.Tensor`."""
+    return str(target)
 
 
 def tensor_nodes(node: fx.Node) -> list[fx.Node]:
-    """The nodes behind the operands of a call, in the order `signature_of` counts them."""
-    found: list[fx.Node] = []
+    """The nodes behind the operands of a call, once per tensor, in the order `signature_of` counts them."""
+    return [source for value in (*node.args, *node.kwargs.values()) for source in _tensors(value)]
 
-    def walk(value: object) -> None:
-        if isinstance(value, fx.Node):
-            found.extend([value] * max(1, len(shapes(value.meta.get("val")))) if shapes(value.meta.get("val")) else [])
-        elif isinstance(value, (tuple, list)):
-            for item in value:
-                walk(item)
 
-    for value in node.args:
-        walk(value)
-    for value in node.kwargs.values():
-        walk(value)
-    return found
+def _tensors(value: object) -> Sequence[fx.Node]:
+    if isinstance(value, fx.Node):
+        held = value.meta.get("val")
+        return (value,) * (1 if getattr(held, "shape", None) is not None else len(shapes(held)))
+    if isinstance(value, (tuple, list)):
+        return [source for item in value for source in _tensors(item)]
+    return ()

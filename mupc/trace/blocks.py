@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import fx
 
+LONGEST = 8  # blocks of different families that alternate
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -44,45 +46,99 @@ class LeftOut:
 
 def left_out(blocks: Sequence[Block], outputs: Iterable[fx.Node]) -> tuple[list[LeftOut], dict[fx.Node, fx.Node]]:
     """The copies that can be left out, and for what they make, what is to be read instead."""
-    place = {(block.family, node): (block, at) for block in blocks for at, node in enumerate(block.nodes)}
-    ends = set(outputs)
-    found: list[LeftOut] = []
-    instead: dict[fx.Node, fx.Node] = {}
+    runs = _Runs(blocks, outputs)
     for block in blocks:
-        if not block.copied or block.like is None or not ends.isdisjoint(block.nodes) or _shared(block):
-            continue
-        passed = _passed(block, place)
-        if passed is not None:
-            found.append(LeftOut(block, block.like))
-            instead |= passed
-    return found, instead
+        runs.consider(block)
+    return [LeftOut(block, block.family) for block in runs.gone], runs.instead
 
 
-def _shared(block: Block) -> bool:
-    """Does anyone else read its parameters?"""
-    inside = set(block.nodes)
-    return any(user not in inside for node in block.own.values() for user in node.users)
+class _Runs:
+    """Runs of blocks that the stream passes straight through, from what a block made to what its next sibling makes.
 
+    Most runs are one block long; where blocks of several families alternate, a run has one of each.
+    """
 
-def _passed(block: Block, place: Mapping[tuple[Block, fx.Node], tuple[Block, int]]) -> dict[fx.Node, fx.Node] | None:
-    """What each result of the block is in the block before it; None where the stream does not pass straight through."""
-    inside = set(block.nodes)
-    before: dict[int, set[fx.Node]] = {}
-    for node in block.nodes:
-        for source in node.all_input_nodes:
-            if source not in inside and (found := place.get((block.family, source))):
-                before.setdefault(found[1], set()).add(source)
-    after: set[Block] = set()
-    passed: dict[fx.Node, fx.Node] = {}
-    for at, node in enumerate(block.nodes):
-        users = [user for user in node.users if user not in inside]
-        if not users:
-            continue
-        if len(before.get(at, ())) != 1 or any((block.family, user) not in place for user in users):
+    def __init__(self, blocks: Sequence[Block], outputs: Iterable[fx.Node]) -> None:
+        self.ends = set(outputs)
+        self.nodes = {block: frozenset(block.nodes) for block in blocks}
+        self.place = {(block.family, node): at for block in blocks for at, node in enumerate(block.nodes)}
+        self.owners: dict[fx.Node, list[Block]] = {}
+        for block in blocks:
+            for node in block.nodes:
+                self.owners.setdefault(node, []).append(block)
+        self.gone: dict[Block, None] = {}
+        self.instead: dict[fx.Node, fx.Node] = {}
+
+    def consider(self, block: Block) -> None:
+        """Leave out the run that ends in this block, if there is one."""
+        run: list[Block] = []
+        one: Block | None = block
+        while one is not None and len(run) < LONGEST and self._may_go(one):
+            run.append(one)
+            given = self._given(one)
+            before = {at: node for node in given if (at := self.place.get((block.family, node))) is not None}
+            if not self._as_its_like(one, given):
+                return
+            if before:
+                passed = self._passed(run, before)
+                if passed is not None:
+                    self.instead |= passed
+                    self.gone |= dict.fromkeys(reversed(run))
+                return
+            one = self._prior(one, given)
+
+    def _may_go(self, block: Block) -> bool:
+        """It is another's copy, and nobody else reads its parameters, nor is anything that it makes an output."""
+        inside = self.nodes[block]
+        if block.like is None or block in self.gone or not self.ends.isdisjoint(inside):
+            return False
+        return all(user in inside for node in block.own.values() for user in node.users)
+
+    def _given(self, block: Block) -> dict[fx.Node, None]:
+        """What a block reads that is not its own; for what is left out stands its like."""
+        inside = self.nodes[block].union(block.own.values())
+        found: dict[fx.Node, None] = {}
+        for node in block.nodes:
+            for source in node.all_input_nodes:
+                if source not in inside:
+                    while source in self.instead:
+                        source = self.instead[source]
+                    found[source] = None
+        return found
+
+    def _as_its_like(self, block: Block, given: Iterable[fx.Node]) -> bool:
+        """Does it read nothing of its own from around it but the stream: no tensor that only this block is handed?"""
+        known = self._given(block.family)
+        return all(node in known or node in self.owners for node in given)
+
+    def _prior(self, block: Block, given: Iterable[fx.Node]) -> Block | None:
+        """The one block that makes what this one reads of blocks, which nobody else reads."""
+        owners = [[o for o in self.owners.get(node, ()) if self.nodes[o].isdisjoint(block.nodes)] for node in given]
+        outer = {max(several, key=lambda o: len(o.nodes)) for several in owners if several}
+        if len(outer) != 1:
             return None
-        after |= {place[block.family, user][0] for user in users}
-        (passed[node],) = before[at]
-    return passed if len(after) == 1 else None
+        (found,) = outer
+        return found if self._users(found) <= self.nodes[block] else None
+
+    def _users(self, block: Block) -> set[fx.Node]:
+        inside = self.nodes[block]
+        return {user for node in block.nodes for user in node.users if user not in inside}
+
+    def _passed(self, run: Sequence[Block], before: Mapping[int, fx.Node]) -> dict[fx.Node, fx.Node] | None:
+        """What each result of the run is in the block before it. What the run makes is read by one more of its kind, in
+        the place of what was made before, or, at the end of a stack, by none of them."""
+        last, first = run[0], run[-1]
+        inside, family = self.nodes[last], first.family
+        passed: dict[fx.Node, fx.Node] = {}
+        after: set[Block | None] = set()
+        for at, node in enumerate(last.nodes):
+            users = [user for user in node.users if user not in inside]
+            if users and at not in before:
+                return None
+            for user in users:
+                passed[node] = before[at]
+                after.add(next((o for o in self.owners.get(user, ()) if o.family is family), None))
+        return passed if len(after) == 1 else None
 
 
 def without(graph: fx.Graph, blocks: Sequence[LeftOut], instead: Mapping[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:

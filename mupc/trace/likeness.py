@@ -14,7 +14,7 @@ from mupc.trace.swap import keeps_values
 
 ORDINAL = re.compile(r"idx|index|layer|block|depth|_id$")
 SIMPLE = (int, float, str, bool, type(None), torch.dtype)
-FEWEST = 4  # siblings below which nothing is saved
+FEWEST = 3  # siblings below which nothing is saved
 NUMBERS = 256  # elements up to which a buffer's values belong to the structure
 DEEPEST = 3
 # what nn.Module keeps for itself, and its tensors and children, which are compared apart
