@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 from mupc.dims import Dims, Kind
@@ -109,6 +110,7 @@ class _Judge:
         self.dims, self.names = dims, names
         self.finer = SubRoles(dims)
         self.atoms = dims.facts.folded.atoms
+        self.grows, self.named, self.kind_of = cache(self._grows), cache(self._named), cache(self._kind_of)
 
     def kind(self, atom: Atom) -> Kind:
         return self.dims.kinds.get(atom, UNKNOWN)
@@ -118,12 +120,12 @@ class _Judge:
         node = self.dims.facts.trace.parameters[name]
         return any(user in self.dims.facts.live for user in node.users)
 
-    def grows(self, axis: Axis) -> bool | None:
+    def _grows(self, axis: Axis) -> bool | None:
         """Does any factor grow? None: not known."""
         verdicts = [self.kind(atom).grows for atom in self.atoms.expand(axis)]
         return True if True in verdicts else None if None in verdicts else False
 
-    def named(self, axis: Axis) -> tuple[str, ...]:
+    def _named(self, axis: Axis) -> tuple[str, ...]:
         return tuple(self.names[atom] for atom in self.atoms.expand(axis))
 
     def growing(self, axes: Sequence[Axis]) -> tuple[str, ...]:
@@ -224,7 +226,7 @@ class _Judge:
     def side(self, use: RawUse | None, axes: tuple[Axis, ...], words: tuple[str, ...]) -> list[Axis]:
         return [axis for entries in use.axes for word, axis in entries if word in words] if use else []
 
-    def kind_of(self, axis: Axis) -> str:
+    def _kind_of(self, axis: Axis) -> str:
         atoms = self.atoms.expand(axis)
         return (
             next((self.kind(a).kind for a in atoms if self.kind(a).grows), self.kind(atoms[0]).kind) if atoms else "one"

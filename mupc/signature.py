@@ -72,6 +72,11 @@ class Signature:
         return tuple(tuple(tuple(labels(axis)) for axis in axes) for axes in self.results)
 
     @cached_property
+    def known(self) -> dict[object, object]:
+        """What a stage has worked out about the signature alone, to be asked again at the next equal call."""
+        return {}
+
+    @cached_property
     def out(self) -> frozenset[str]:
         """The labels of the results."""
         return frozenset(label for axes in self.made for axis in axes for label in axis)

@@ -91,7 +91,7 @@ class Stack(nn.Module):
 
 @pytest.mark.parametrize(("settings", "expected"), [({}, 4), ({"keep": True}, 1), ({"shared": True}, 0)])
 def test_only_what_the_stream_passes_straight_through_is_left_out(settings: dict[str, bool], expected: int) -> None:
-    """Not a block whose result something else reads beside the next (the last has none), nor one that shares a tensor."""
+    """Not a block whose result is read beside the next block (the last has none), nor one that shares a tensor."""
     model = Stack(**settings)
     traced = trace(model, (torch.zeros(2, 16),))
     assert left_out(traced) == expected
@@ -172,4 +172,26 @@ def test_alternating_blocks_are_read_twice_each() -> None:
         model = transformers.Gemma2ForCausalLM(config).eval()
     traced = trace(model, (torch.zeros(2, 9, dtype=torch.long),))
     assert left_out(traced) == 6
+    agree(model, traced)
+
+
+class Dropped(nn.Module):
+    """Drops its branch while training, each at a rate of its own; every second one is shifted."""
+
+    def __init__(self, rate: float, shift: int) -> None:
+        super().__init__()
+        self.rate, self.shift, self.block = rate, shift, Block(24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate and self.training:
+            x = torch.nn.functional.dropout(x, self.rate)
+        return self.block(torch.roll(x, self.shift, -2) if self.shift else x)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 6), (1, 4)])
+def test_siblings_that_wrote_the_same_are_alike(shift: int, expected: int) -> None:
+    blocks = [Dropped(i / 100, shift * (i % 2)) for i in range(8)]
+    model = nn.Sequential(nn.Linear(16, 24), *blocks, nn.Linear(24, 10)).eval()
+    traced = trace(model, (torch.zeros(2, 5, 16),))
+    assert left_out(traced) == expected
     agree(model, traced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
+from typing import cast
 
 from torch import fx
 
@@ -147,23 +148,14 @@ def _use(
     weight = state.weights.get(sources[i])
     if weight is None:
         return
-    term = next((t for t in signature.terms if i in t), (i,))
-    others = [j for j in (term if signature.kind == "multilinear" else range(len(sources))) if j != i]
-    beside = frozenset[str]().union(*(signature.held[j] for j in others))
+    spoken, contracts = _spoken(signature, i, op)
     words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
-    contracts = (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
-    looked = False
-    fed = i == 0 and _takes_input(
-        op
-    )  # a parameter fed to a layer as its input (a learned query) is what an input layer makes
-    contracts |= fed
-    for at, (axis, trail) in enumerate(zip(signature.flat[i], weight.trails, strict=False)):
-        for label in axis:
-            word = "out" if fed else _word(label, at, i, signature, beside)
-            looked |= word == "lookup"
+    for entries, trail in zip(spoken, weight.trails, strict=False):
+        for label, word in entries:
             for place in trail:
                 words[place].append((word, env[label]))
-    matrix = any(word in ("in", "kernel", "lookup") for entries in words.values() for word, _ in entries)
+    looked = any(word == "lookup" for entries in spoken for _, word in entries)
+    matrix = any(word in ("in", "kernel", "lookup") for found in words.values() for word, _ in found)
     for parameter in sorted(weight.parameters):
         axes = tuple(tuple(words.get((parameter, k), ())) for k in range(_rank(state, parameter, words)))
         own = {word for entries in axes for word, _ in entries}
@@ -171,6 +163,29 @@ def _use(
             "out" in own and not matrix
         )  # else a norm's scale within a matrix
         state.uses.append(RawUse(parameter, node, op, axes, (looked or contracts) and acts))
+
+
+_Spoken = tuple[tuple[tuple[tuple[str, str], ...], ...], bool]
+
+
+def _spoken(signature: Signature, i: int, op: str) -> _Spoken:
+    """Per axis of an operand, its labels with their words; and does the op contract or look up with it?
+
+    A parameter fed to a layer as its input (a learned query) is what an input layer makes.
+    """
+    found = signature.known.get(i)
+    if found is None:
+        fed = i == 0 and _takes_input(op)
+        term = next((t for t in signature.terms if i in t), (i,))
+        others = term if signature.kind == "multilinear" else range(len(signature.operands))
+        beside = frozenset[str]().union(*(signature.held[j] for j in others if j != i))
+        spoken = tuple(
+            tuple((label, "out" if fed else _word(label, at, i, signature, beside)) for label in axis)
+            for at, axis in enumerate(signature.flat[i])
+        )
+        contracts = fed or (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
+        found = signature.known[i] = (spoken, contracts)
+    return cast(_Spoken, found)
 
 
 def _rank(state: Folded, parameter: str, words: dict[tuple[str, int], list[tuple[str, Axis]]]) -> int:

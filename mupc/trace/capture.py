@@ -17,6 +17,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from mupc.blame import describe, user_line
 from mupc.errors import TraceError
 from mupc.trace.blocks import Block, LeftOut, left_out, without
+from mupc.trace.families import with_families
 from mupc.trace.guesses import Guess, Sides
 from mupc.trace.memory import meta_like
 from mupc.trace.patches import quiet
@@ -24,6 +25,8 @@ from mupc.trace.recorder import Recorder
 from mupc.trace.swap import State, Swap, keeps_values
 from mupc.trace.templates import folded_blocks
 from mupc.trace.tree import leaves, replaced
+
+WORTH = 0.1  # the part of a graph that must go for a copy of the rest to pay
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,9 @@ class Trace:
     blocks: tuple[Block, ...] = ()
 
     def thinned(self) -> tuple[Trace, tuple[LeftOut, ...]]:
-        """The trace without the copies of repeated blocks, and what was left out."""
+        """The trace without the copies of repeated blocks, and what was left out: nothing, where that is little."""
         gone, instead = left_out(self.blocks, self.outputs.values())
-        if not gone:
+        if sum(len(one.block.nodes) + len(one.block.own) for one in gone) < WORTH * len(self.graph.nodes):
             return self, ()
         made = without(self.graph, gone, instead)
 
@@ -173,6 +176,7 @@ class Capture:
     def result(self, guesses: tuple[Guess, ...]) -> Trace:
         """Everything recorded, so far."""
         states = self.forward.swap.states
+        held = {s.names[0]: self.places[id(s)] for s in states}
         return Trace(
             self.graph,
             {s.names[0]: self.places[id(s)] for s in self._parameters()},
@@ -182,7 +186,7 @@ class Capture:
             tuple(tuple(s.names) for s in self._parameters() if len(s.names) > 1),
             tuple(self.unread()),
             guesses,
-            tuple(self.recorder.blocks),
+            with_families(self.graph, held, self.recorder.blocks),
         )
 
 
