@@ -201,21 +201,12 @@ class Atoms:
             pieces = tuple(self.new(n) for n in (start, stop - start, size - stop) if n)
             self.sums[atom] = (pieces,)
         chosen: list[Axis] = []
-        refined: list[Axis] = []
         at = 0
         for part in self.sums[atom][0]:
             n = self.length(self.expand(part))
             low, high = max(start - at, 0), min(stop - at, n)
-            if low >= high or (low, high) == (0, n):
-                refined.append(part)
-                if low < high:
-                    chosen.append(part)
-            else:
-                middle = self.take(part, low, high)
-                cut = [(0, low, None), (low, high, middle), (high, n, None)]
-                pieces2 = [piece if piece is not None else self.take(part, lo, hi) for lo, hi, piece in cut if lo < hi]
-                refined.extend(pieces2)
-                chosen.append(middle)
+            if low < high:
+                chosen.append(part if (low, high) == (0, n) else self.take(part, low, high))
             at += n
         return self.cat(tuple(chosen))
 
