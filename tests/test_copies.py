@@ -52,7 +52,7 @@ def test_reasons_name_the_copys_own_parameters() -> None:
     assert "transformer.h.1.mlp" not in why
 
 
-@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "mixer_s32_224"])
+@pytest.mark.parametrize("name", ["resnet101", "convnext_tiny", "mixer_s32_224"])
 def test_repeated_stages_of_timm(name: str) -> None:
     with torch.device("meta"):
         model = import_timm().create_model(name).eval()
@@ -89,9 +89,9 @@ class Stack(nn.Module):
         return self.leave(torch.stack(seen).mean(0) if self.keep else x)
 
 
-@pytest.mark.parametrize(("settings", "expected"), [({}, 4), ({"keep": True}, 1), ({"shared": True}, 0)])
+@pytest.mark.parametrize(("settings", "expected"), [({}, 4), ({"keep": True}, 0), ({"shared": True}, 0)])
 def test_only_what_the_stream_passes_straight_through_is_left_out(settings: dict[str, bool], expected: int) -> None:
-    """Not a block whose result is read beside the next block (the last has none), nor one that shares a tensor."""
+    """Not a block whose result is read beside the next block, nor one that shares a tensor."""
     model = Stack(**settings)
     traced = trace(model, (torch.zeros(2, 16),))
     assert left_out(traced) == expected

@@ -19,6 +19,8 @@ def follow(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.
     """Carry what is linear in a weight through one op, or note the use that it ends in."""
     if len(signature.results) != 1 or signature.kind not in ("multilinear", "layout"):
         return
+    if (not state.uses or state.uses[-1].node is not node) and state.held.keys().isdisjoint(sources):
+        return
     started = {use.parameter: use for use in state.uses[-len(sources) :] if use.node is node and use.contracts}
     for i, source in enumerate(sources):
         weight = state.weights.get(source)

@@ -26,7 +26,7 @@ from mupc.trace.swap import State, Swap, keeps_values
 from mupc.trace.templates import folded_blocks
 from mupc.trace.tree import leaves, replaced
 
-WORTH = 0.1  # the part of a graph that must go for a copy of the rest to pay
+WORTH = 0.25  # the part of a graph that must go for a copy of the rest to pay
 
 
 @dataclass(frozen=True, slots=True)
