@@ -154,9 +154,7 @@ def test_reset_gives_the_plans_std(name: str) -> None:
         wanted = plan.parameter(parameter).init_std
         assert wanted is not None and wanted.value is not None
         assert tensor.std().item() == pytest.approx(wanted.value, rel=0.05)
-    assert model.head.weight.std().item() == pytest.approx(
-        64**-0.5 / 4, rel=0.05
-    )  # 1/sqrt(64) at the base, 1/n from it
+    assert model.head.weight.std().item() == pytest.approx(64**-0.5 / 4, rel=0.05)  # at base 1/sqrt(n)
     assert model.qkv.weight.std().item() == pytest.approx(64**-0.5 / 2, rel=0.02)
     assert torch.equal(model.norm.weight, gain)
 
@@ -170,7 +168,7 @@ def test_reset_to_zero() -> None:
 
 def test_reset_refuses_another_model() -> None:
     _, plan = planned()
-    with pytest.raises(MupcError, match=r"another model: embed.weight \[50, 256\] is expected, the model has shape"):
+    with pytest.raises(MupcError, match=r"another model: it has embed.weight \[50, 256\], the model has shape"):
         reset(Net(128), plan)
     with pytest.raises(MupcError, match="no initializer is called 'gauss'; there are normal"):
         reset(planned()[0], plan, "gauss")

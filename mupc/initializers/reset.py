@@ -23,21 +23,19 @@ def reset(
     zero: Sequence[str] = (),
     generator: Generator | None = None,
 ) -> None:
-    """Fill every input, hidden and output matrix with entries of the plan's `init_std`, part by part where parts differ.
+    """Fill every input, hidden and output matrix with entries of the plan's `init_std`.
 
-    `initializer` names one of `mupc.initializers.FILLERS` or is such a function; an orthogonal one treats each expert, and
-    each block of rows of a part, as a matrix of its own. `zero` lists roles or sub-roles that start at zero (`output`,
-    `query`). Gains, biases and other vectors keep what the code gave them, which no formula is common to. Raises
-    `MupcError` where the plan is of another model, or knows no std for a matrix.
+    `initializer` names one of `mupc.initializers.FILLERS` or is such a function; it is given each part of a fused
+    tensor and each expert by itself, so that an orthogonal one makes each of them orthogonal. `zero` lists roles or
+    sub-roles that start at zero (`output`, `query`). Gains, biases and other vectors keep what the code gave them, which
+    no formula is common to. Raises `MupcError` where the plan is of another model, or knows no std for a matrix.
     """
     fill = _filler(initializer)
     tensors = dict(unwrapped(model).named_parameters(remove_duplicate=False))
     for p in plan.parameters:
         if p.name not in tensors or tuple(tensors[p.name].shape) != p.shape:
             found = f"shape {tuple(tensors[p.name].shape)}" if p.name in tensors else "no such parameter"
-            raise MupcError(
-                f"the plan is of another model: {p.name} {list(p.shape)} is expected, the model has {found}"
-            )
+            raise MupcError(f"the plan is of another model: it has {p.name} {list(p.shape)}, the model has {found}")
         if p.role == "unknown":
             raise MupcError(f"{p.name}: its role is unknown, so no init is: {p.why[-1] if p.why else ''}")
     with torch.no_grad():
@@ -58,11 +56,10 @@ def _filler(initializer: str | Filler) -> Filler:
 
 def _pieces(p: Parameter, tensor: Tensor) -> list[tuple[Tensor, float]]:
     """Views of the tensor, each with the std of its entries: parts, and within these the matrices of a batch."""
-    parts = [(part.axis, part.range, part.init_std) for part in p.parts if part.init_std is not None]
-    if len({part.init_std.monomial for part in p.parts if part.init_std}) < 2:
-        parts = []
-    ranges = [(tensor.narrow(axis, start, stop - start), std) for axis, (start, stop), std in parts]
-    whole = ranges or [(tensor, p.init_std)]
+    whole = [(tensor, p.init_std)]
+    if p.parts and all(part.init_std for part in p.parts):
+        cut = [(part, part.range[0], part.range[1] - part.range[0]) for part in p.parts]
+        whole = [(tensor.narrow(part.axis, start, length), part.init_std) for part, start, length in cut]
     words = next((use.axes for use in p.uses if use.role == p.role), ())
     out = []
     for view, std in whole:

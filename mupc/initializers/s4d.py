@@ -1,4 +1,4 @@
-"""S4D's diagonal state matrices (Gu, Gupta, Goel, Ré 2022, arXiv:2206.11893) as they are stored: log(-Re A), Im A, log dt."""
+"""S4D's diagonal state matrices (Gu et al. 2022, arXiv:2206.11893) as they are stored: log(-Re A), Im A, log dt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def s4d_(log_neg_real: Tensor, imag: Tensor | None, kind: str = "lin") -> None:
 
     `lin`: A_n = -1/2 + i pi n (S4D-Lin). `inv`: -1/2 + i (N/pi)(N/(2n+1) - 1) (S4D-Inv), N = 2*half. `legs`: the
     eigenvalues of HiPPO-LegS's normal part (S4D-LegS). `real`: -(n+1), with no imaginary part. None of them depends on
-    the width. Raises `ValueError` for another kind, for an imaginary part that is missing, or that `real` has no use for.
+    the width. Raises `ValueError` for another kind, and for an imaginary part that is missing or has no use.
     """
     if kind not in KINDS:
         raise ValueError(f"no S4D initializer is called {kind!r}; there are {', '.join(KINDS)}")
