@@ -30,7 +30,7 @@ _BOOT = "import sys; sys.path.append({root!r}); from mupc.child import main; mai
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the child is to do, in JSON's types. `timeout` in seconds, `memory` in GB."""
+    """What the child is to do, in JSON's types: `work` names it. `timeout` in seconds, `memory` in GB."""
 
     target: str
     settings: tuple[str, ...] = ()
@@ -40,13 +40,14 @@ class Job:
     scaling: tuple[str, ...] = ()
     timeout: float = 120.0
     memory: float = 8.0
+    work: str = "plan"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The plan as JSON text, and a phrase on the inputs that the model was traced with."""
+    """The document (a plan, an audit) as JSON text, and a phrase on the inputs that the model was traced with."""
 
-    plan: str
+    document: str
     how: str
 
 
@@ -66,7 +67,7 @@ def run(job: Job) -> Answer:
             str(crash),
         ]
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=_progress_stream(), start_new_session=True
         )
         try:
             code = process.wait(job.timeout + _GRACE)
@@ -75,6 +76,14 @@ def run(job: Job) -> Answer:
         finally:
             _end(process)
         return _read(answer, crash, code, job)
+
+
+def _progress_stream() -> int:
+    """Where what the user's code prints goes: our stderr, or the process's own where ours is no file (a notebook)."""
+    try:
+        return sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):
+        return 2
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -89,8 +98,8 @@ def _read(answer: Path, crash: Path, code: int, job: Job) -> Answer:
         payload = json.loads(answer.read_text(encoding="utf-8"))
     except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         payload = None
-    if isinstance(payload, dict) and isinstance(payload.get("plan"), str):
-        return Answer(payload["plan"], str(payload.get("how")))
+    if isinstance(payload, dict) and isinstance(payload.get("document"), str):
+        return Answer(payload["document"], str(payload.get("how")))
     if isinstance(payload, dict) and isinstance(payload.get("error"), str):
         raise TargetError(payload["error"])
     raise TargetError(f"{_crash_line(crash) or job.target}: {_death(code)}")
@@ -137,15 +146,19 @@ def main() -> None:
 
 
 def _answer(job: Job) -> dict[str, Any]:
-    """`{"plan": its JSON, "how": ...}` or `{"error": one line}`."""
+    """`{"document": its JSON, "how": ...}` or `{"error": one line}`."""
     from mupc.blame import blame
     from mupc.errors import MupcError
 
-    _limit(job.memory)
     try:
-        return plan_of(job)
+        _limit(job.memory)
+        return WORK[job.work](job)
     except MupcError as error:
         return {"error": _spoken(error, job)}
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            return {"error": f"mupc failed on {job.target}: {blame(error)}; please report it"}
+        return {"error": f"{job.target}: reading a model needs torch: pip install torch, here into {sys.prefix}"}
     except MemoryError as error:
         return {"error": f"{blame(error)}: {_too_big(job.memory)}"}
     except (Exception, SystemExit) as error:
@@ -171,7 +184,18 @@ def plan_of(job: Job) -> dict[str, Any]:
         sizes=target.sizes,
         target=target.name,
     )
-    return {"plan": make_plan(analysis, **job.options).to_json(), "how": target.how}
+    return {"document": make_plan(analysis, **job.options).to_json(), "how": target.how}
+
+
+def audit_of(job: Job) -> dict[str, Any]:
+    """Build at two sizes, with values, and hold one against the other."""
+    from mupc.audit.build import audit_target
+
+    found, how = audit_target(job)
+    return {"document": found.to_json(), "how": how}
+
+
+WORK = {"plan": plan_of, "audit": audit_of}
 
 
 def _spoken(error: BaseException, job: Job) -> str:

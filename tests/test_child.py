@@ -84,7 +84,7 @@ def test_a_good_target_gives_its_plan_and_prints_to_stderr(tmp_path, capfd):
     file = tmp_path / "chatty.py"
     file.write_text((ROOT / "examples" / "mlp.py").read_text() + "\nprint('hello from the user')\n")
     answer = run(Job(str(file)))
-    assert json.loads(answer.plan)["schema_version"] == 1
+    assert json.loads(answer.document)["schema_version"] == 1
     assert answer.how == "inferred: x:float32[2,784]"
     out, err = capfd.readouterr()
     assert out == ""

@@ -102,7 +102,7 @@ def test_names_that_are_not_there():
 
 def test_what_the_base_holds():
     """Deleting a file fails here; a new one is added here."""
-    assert set(BASE.parametrizations) == {"mup", "standard"}
+    assert set(BASE.parametrizations) == {"megatron", "mup", "standard"}
     assert set(BASE.optimizers) == {"adam", "adamw", "sgd"}
 
 
@@ -233,5 +233,5 @@ def test_explained_with_source():
     assert "fan_in^-1" in BASE.explain("mup")
     with pytest.raises(MupcError, match=r"nothing is called 'mupp'; did you mean mup\?"):
         BASE.explain("mupp")
-    with pytest.raises(MupcError, match="nothing is called 'zzz'; there are mup, standard, adam, adamw, sgd"):
+    with pytest.raises(MupcError, match="nothing is called 'zzz'; there are megatron, mup, standard, adam"):
         BASE.explain("zzz")

@@ -75,6 +75,7 @@ class Arguments:
 
     kind: type
     values: Mapping[str, Any]
+    rest: tuple[Any, ...] = ()  # where it takes any number of arguments: all that stand by their place
 
 
 def _own(value: Any) -> Any:
@@ -101,13 +102,17 @@ class _Calls:
         bound = signature.bind(model, *args, **kwargs)
         bound.apply_defaults()
         values: dict[str, Any] = {}
+        rest: tuple[Any, ...] = ()
         for name, value in list(bound.arguments.items())[1:]:
             kind = signature.parameters[name].kind
             if kind is inspect.Parameter.VAR_KEYWORD:
                 values |= value
-            elif kind is not inspect.Parameter.VAR_POSITIONAL:
+            elif kind is inspect.Parameter.VAR_POSITIONAL:
+                rest = (*values.values(), *(self._value(one) for one in value))
+                values = {}
+            else:
                 values[name] = self._value(value)
-        return Arguments(type(model), values)
+        return Arguments(type(model), values, rest)
 
     def _value(self, value: Any) -> Any:
         """A module that was passed in is built again from its own arguments."""
@@ -119,7 +124,9 @@ class _Calls:
 def constructed(value: Any) -> Any:
     """Build what `Arguments` describe."""
     if isinstance(value, Arguments):
-        return value.kind(**{name: constructed(inner) for name, inner in value.values.items()})
+        return value.kind(
+            *map(constructed, value.rest), **{name: constructed(inner) for name, inner in value.values.items()}
+        )
     return copy.deepcopy(value) if isinstance(value, (list, dict)) else value
 
 
@@ -215,6 +222,7 @@ def walk(config: Any) -> Iterator[tuple[Any, Any]]:
     """The fields of whatever kind of config this is: an object, a mapping, a dataclass, a constructor's arguments."""
     if isinstance(config, Arguments):
         yield from config.values.items()
+        yield from enumerate(config.rest)
     elif isinstance(config, Mapping):
         yield from config.items()
     elif isinstance(config, (list, tuple)):
@@ -228,7 +236,9 @@ def walk(config: Any) -> Iterator[tuple[Any, Any]]:
 def put(config: Any, key: Any, value: Any) -> Any:
     """A copy with one field replaced."""
     if isinstance(config, Arguments):
-        return Arguments(config.kind, {**config.values, key: value})
+        if isinstance(key, int):
+            return dataclasses.replace(config, rest=(*config.rest[:key], value, *config.rest[key + 1 :]))
+        return dataclasses.replace(config, values={**config.values, key: value})
     if isinstance(config, Mapping):
         return {**config, key: value}
     if isinstance(config, tuple) and hasattr(config, "_replace"):

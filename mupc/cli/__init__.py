@@ -9,6 +9,7 @@ import click
 
 from mupc import __version__
 from mupc.cli.analyze import analyze
+from mupc.cli.audit import audit
 from mupc.cli.explain import explain
 from mupc.cli.rules import rules
 from mupc.errors import MupcError
@@ -27,7 +28,7 @@ def cli(context: click.Context) -> None:
         context.default_map = {"analyze": find_config(Path.cwd()).defaults()}
 
 
-for command in (analyze, rules, explain):
+for command in (analyze, audit, rules, explain):
     cli.add_command(command)
 
 

@@ -68,9 +68,9 @@ def analyze(
     from mupc.plan import Plan  # pydantic and rich are slow to import, and a bad target needs neither
     from mupc.report import text
 
-    plan = Plan.from_json(answer.plan)
+    plan = Plan.from_json(answer.document)
     if form == "json":
-        write(answer.plan, path)
+        write(answer.document, path)
     else:
         color = colored(path)
         width = shutil.get_terminal_size().columns if path is None else 100

@@ -27,8 +27,8 @@ def reset(
 
     `initializer` names one of `mupc.initializers.FILLERS` or is such a function; it is given each part of a fused
     tensor and each expert by itself, so that an orthogonal one makes each of them orthogonal. `zero` lists roles or
-    sub-roles that start at zero (`output`, `query`). Gains, biases and other vectors keep what the code gave them, which
-    no formula is common to. Raises `MupcError` where the plan is of another model, or knows no std for a matrix.
+    sub-roles that start at zero (`output`, `query`). Gains, biases and other vectors keep what the code gave them,
+    which no formula is common to. Raises `MupcError` where the plan is of another model, or knows no std for a matrix.
     """
     fill = _filler(initializer)
     tensors = dict(unwrapped(model).named_parameters(remove_duplicate=False))

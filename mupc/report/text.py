@@ -40,10 +40,11 @@ def render(plan: Plan, *, verbose: bool = False, color: bool = False, width: int
     if verbose:
         sections.append(_reasons(plan, width))
     lines = list(chain.from_iterable([*section, Text()] for section in sections if section))[:-1]
-    return "".join(_ansi(lines) if color else (line.plain + "\n" for line in lines))
+    return "".join(ansi(lines) if color else (line.plain + "\n" for line in lines))
 
 
-def _ansi(lines: Iterable[Text]) -> Iterable[str]:
+def ansi(lines: Iterable[Text]) -> Iterable[str]:
+    """The lines with a terminal's colours; what grows is green."""
     for line in lines:
         buffer = io.StringIO()
         console = Console(file=buffer, force_terminal=True, no_color=False, color_system="standard", highlight=False)

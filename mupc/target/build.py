@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 T = TypeVar("T")
+_real = ContextVar("real", default=False)
 
 # Results that depend on nothing but their arguments: a constructor may read them back with `.item()`.
 _VALUES = {
@@ -24,6 +27,8 @@ _SMALL = 1 << 20  # elements of a constant that may be real
 
 def build(make: Callable[[], T]) -> T:
     """Call `make` so that what it allocates is on meta; where its code needs real values, call it plainly."""
+    if _real.get():
+        return make()
     try:
         with OnMeta():
             return make()
@@ -31,6 +36,16 @@ def build(make: Callable[[], T]) -> T:
         if not needs_values(error):
             raise
     return make()
+
+
+@contextmanager
+def real() -> Iterator[None]:
+    """While inside, targets are built as their code says, values and all: what init it draws can be seen."""
+    token = _real.set(True)
+    try:
+        yield
+    finally:
+        _real.reset(token)
 
 
 def needs_values(error: Exception) -> bool:

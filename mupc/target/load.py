@@ -17,7 +17,10 @@ from mupc.target.settings import parse_settings
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a target's factory made, and how to make it again with other settings."""
+    """What a target's factory made, and how to make it again with other settings.
+
+    `remake` gives the optimizer too, where the factory returns one.
+    """
 
     model: nn.Module
     make: Callable[[Mapping[str, Any]], nn.Module]
@@ -26,6 +29,11 @@ class Built:
     where: str = ""  # the file or type that the model came from, as errors name it
     own: str = ""  # the folder that holds the user's code, when it is an installed package
     sizes: Mapping[str, int] = field(default_factory=dict)  # the factory's arguments that are whole numbers
+    pair: Callable[[Mapping[str, Any]], tuple[nn.Module, object | None]] | None = None
+
+    def remake(self, changes: Mapping[str, Any]) -> tuple[nn.Module, object | None]:
+        """The model and its optimizer again, with these settings changed."""
+        return self.pair(changes) if self.pair else (self.make(changes), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,12 +44,15 @@ def build_target(name: str, settings: Mapping[str, Any]) -> Built:
         except (Exception, SystemExit) as error:
             raise TargetError(blame(error, own)) from error
 
-    def make_model(changes: Mapping[str, Any]) -> nn.Module:
-        return _model_of(make(changes), where, factory)[0]
+    def pair(changes: Mapping[str, Any]) -> tuple[nn.Module, object | None]:
+        return _model_of(make(changes), where, factory)
 
-    model, optimizer = _model_of(make({}), where, factory)
+    def make_model(changes: Mapping[str, Any]) -> nn.Module:
+        return pair(changes)[0]
+
+    model, optimizer = pair({})
     named = {} if isinstance(factory, nn.Module) else sizes(factory, settings, module)
-    return Built(model, make_model, optimizer, getattr(module, "example_inputs", None), where, own, named)
+    return Built(model, make_model, optimizer, getattr(module, "example_inputs", None), where, own, named, pair)
 
 
 def _split(name: str) -> tuple[str, str]:

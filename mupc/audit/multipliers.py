@@ -1,0 +1,142 @@
+"""The numbers a forward multiplies a weight's product by: read off the graph, on both sides of each use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from mupc.analysis import Analysis
+from mupc.ops import signature_of, tensor_nodes
+from mupc.ops.table import printed
+
+PASSING = ("aten.to", "aten._to_copy", "aten.dropout", "aten.clone", "aten.contiguous", "aten.alias", "aten.detach")
+
+
+@dataclass(frozen=True, slots=True)
+class Multipliers:
+    """`parameters`: of each parameter's leading use; `uses`: of every use, by (parameter, node); `attention`: the
+    factor on each product of two activations over a head's dim, by module."""
+
+    parameters: dict[str, float]
+    uses: dict[tuple[str, str], float]
+    attention: dict[str, float]
+
+
+def multipliers(analysis: Analysis, model: nn.Module) -> Multipliers:
+    """Numbers that stand between a weight's op and the next or last op that is more than layout.
+
+    One between two matrices (`down(c * up(x))`) counts for the first, one between a gain and a matrix for the matrix.
+    """
+    reader = _Reader(analysis, model)
+    uses = {
+        (name, use.node): reader.around(reader.nodes[use.node])
+        for name, p in analysis.roles.parameters.items()
+        for use in p.uses
+        if use.node in reader.nodes
+    }
+    main = {}
+    for name, p in analysis.roles.parameters.items():
+        use = next((u for u in p.uses if u.role == p.role and (name, u.node) in uses), None)
+        main[name] = uses[name, use.node] if use else 1.0
+    return Multipliers(main, uses, reader.attention())
+
+
+class _Reader:
+    def __init__(self, analysis: Analysis, model: nn.Module) -> None:
+        self.trace = analysis.trace
+        self.nodes = {node.name: node for node in self.trace.graph.nodes}
+        self.buffers = {node: name for name, node in self.trace.buffers.items()}
+        self.values = dict(model.named_buffers())
+        self.weights = {*self.trace.parameters.values(), *self.trace.buffers.values()}
+        self.contracting = {
+            use.node for p in analysis.roles.parameters.values() for use in p.uses if p.role not in ("vector", "scalar")
+        }
+
+    def around(self, node: fx.Node) -> float:
+        return self.after(node) * math.prod(self.before(source) for source in self._data(node))
+
+    def after(self, node: fx.Node) -> float:
+        """The numbers that the op's result is multiplied by before anything else reads it."""
+        factor, here = 1.0, node
+        while len(here.users) == 1:
+            (user,) = here.users
+            number = self.number(user, here)
+            if node.name not in self.contracting and user.name in self.contracting:
+                return 1.0  # behind a gain, before a matrix: the matrix's
+            if number is None and not self._passes(user):
+                alpha = user.kwargs.get("alpha") if printed(user.target).startswith(("aten.add", "aten.sub")) else None
+                second = len(user.args) > 1 and user.args[1] is here
+                return factor * (float(alpha) if second and isinstance(alpha, (int, float)) else 1.0)
+            factor *= 1.0 if number is None else number
+            here = user
+        return factor
+
+    def before(self, node: fx.Node) -> float:
+        """The numbers that an operand was multiplied by; those that another weight's result was are that one's."""
+        factor, here, alone = 1.0, node, True
+        while here.op == "call_function":
+            alone &= len(here.users) == 1
+            if here.name in self.contracting:
+                return 1.0 if alone else factor
+            data = self._data(here)
+            number = self.number(here, data[0]) if len(data) == 1 else None
+            if number is None and not (self._passes(here) and len(data) == 1):
+                return factor
+            factor *= 1.0 if number is None else number
+            here = data[0]
+        return factor
+
+    def number(self, node: fx.Node, operand: fx.Node) -> float | None:
+        """The number that a node multiplies this operand by; None where it does something else."""
+        name = printed(node.target)
+        if node.op != "call_function" or not name.startswith(("aten.mul", "aten.div")) or len(node.args) < 2:
+            return None
+        left, right = node.args[:2]
+        if left is operand:
+            value = self._value(right)
+            if value is None:
+                return None
+            return value if name.startswith("aten.mul") else (1 / value if value else None)
+        return self._value(left) if right is operand and name.startswith("aten.mul") else None
+
+    def _value(self, value: Any) -> float | None:
+        """A number in the code, a constant tensor of one element, or such a buffer."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        while isinstance(value, fx.Node) and value.op == "call_function" and self._passes(value):
+            value = value.all_input_nodes[0] if len(value.all_input_nodes) == 1 else None
+        if not isinstance(value, fx.Node):
+            return None
+        tensor = value.meta.get("value", self.values.get(self.buffers.get(value, "")))
+        if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1 or tensor.is_meta:
+            return None
+        return float(tensor)
+
+    def _passes(self, node: fx.Node) -> bool:
+        if node.op != "call_function" or getattr(node.target, "_schema", None) is None:
+            return False
+        return printed(node.target).startswith(PASSING) or signature_of(node).kind == "layout"
+
+    def _data(self, node: fx.Node) -> list[fx.Node]:
+        """The operands that are no parameters, buffers or numbers."""
+        return [s for s in dict.fromkeys(tensor_nodes(node)) if s not in self.weights and s.op != "get_attr"
+                and s.meta.get("kind") not in ("parameter", "buffer", "constant")]  # fmt: skip
+
+    def attention(self) -> dict[str, float]:
+        """By the module they run in: whole attention ops by their scale, products by what stands around them."""
+        found: dict[str, float] = {}
+        for node in self.trace.graph.nodes:
+            if node.op != "call_function" or "scaled_dot_product" not in printed(node.target):
+                continue
+            scale = node.kwargs.get("scale")
+            query = node.args[0]
+            assert isinstance(query, fx.Node)
+            default = query.meta["val"].shape[-1] ** -0.5
+            sides = [s for s in node.args[:2] if isinstance(s, fx.Node)]
+            given = float(scale) if isinstance(scale, (int, float)) else default
+            found[str(node.meta.get("module", ""))] = given * math.prod(self.before(s) for s in sides)
+        return found

@@ -1,0 +1,84 @@
+"""`mupc audit TARGET`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from mupc.child import Job, run
+from mupc.cli.options import parse_base
+from mupc.cli.output import colored, progress, write
+from mupc.errors import MupcError
+
+
+@click.command()
+@click.argument("target")
+@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option(
+    "--base",
+    multiple=True,
+    metavar="KEY=SIZE",
+    help="The settings of a smaller build, where the hyperparameters are right: n_embd=128; repeatable.",
+)
+@click.option(
+    "--optimizer-config",
+    metavar="PLACE",
+    help="train.py:function, called with the model, returns its optimizer. Default: the factory returns both.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as for analyze; repeatable.")
+@click.option("--fixed", multiple=True, metavar="DIM", help="Hold this dim fixed, whatever is inferred; repeatable.")
+@click.option("--scaling", multiple=True, metavar="DIM", help="Let this dim grow, whatever is inferred; repeatable.")
+@click.option("--parametrization", default="mup", show_default=True, metavar="NAME")
+@click.option("--optimizer", metavar="NAME", help="The rule to judge rates by. Default: that of the optimizer's class.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--verbose", "-v", is_flag=True, help="Every tensor, those that are right too.")
+@click.option(
+    "--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, metavar="SECONDS"
+)
+@click.option("--memory", type=click.FloatRange(min=0, min_open=True), default=16.0, show_default=True, metavar="GB")
+def audit(
+    target: str,
+    settings: tuple[str, ...],
+    base: tuple[str, ...],
+    optimizer_config: str | None,
+    inputs: tuple[str, ...],
+    fixed: tuple[str, ...],
+    scaling: tuple[str, ...],
+    parametrization: str,
+    optimizer: str | None,
+    form: str,
+    verbose: bool,
+    path: Path | None,
+    timeout: float,
+    memory: float,
+) -> int:
+    """Hold a set-up's own init and rates against a parametrization.
+
+    TARGET is built twice with its real init: as it is, and with the settings of --base. How the init of every tensor
+    and the groups of its optimizer change from one to the other is compared with how they should. Exit code 1 where
+    something is off.
+    """
+    if not base:
+        raise MupcError("audit compares two sizes: give the smaller one's settings, for example --base n_embd=128")
+    options = {
+        "base": parse_base(base), "optimizer_config": optimizer_config,
+        "parametrization": parametrization, "optimizer": optimizer,
+    }  # fmt: skip
+    with progress(f"building {target} twice"):
+        answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory, "audit"))
+    click.echo(f"inputs {answer.how}", err=True)
+    from mupc.audit.document import Audit
+    from mupc.report import audit as report
+
+    found = Audit.from_json(answer.document)
+    if form == "json":
+        write(answer.document, path)
+    else:
+        width = shutil.get_terminal_size().columns if path is None else 100
+        write(report.render(found, verbose=verbose, color=colored(path), width=width), path)
+    return 1 if any(row.off for row in found.rows) else 0

@@ -1,0 +1,151 @@
+"""Set-ups as people write them: a small GPT under the standard recipe, under muP by hand, and with one mistake each."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+VOCAB, HEAD, BASE = 64, 16, 64
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = (t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in self.qkv(self.ln1(x)).chunk(3, -1))
+        x = x + self.proj(F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.ln2(x))))
+
+
+class GPT(nn.Module):
+    """`output` multiplies what goes into the readout, as nanoGPT-mup does."""
+
+    def __init__(self, width: int, depth: int = 2, tied: bool = False, output: float = 1.0) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(VOCAB, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.ln = nn.LayerNorm(width)
+        self.head = nn.Linear(width, VOCAB, bias=False)
+        self.output = output
+        if tied:
+            self.head.weight = self.wte.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln(x) * self.output)
+
+
+def matrices(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p for n, p in model.named_parameters() if p.ndim == 2 and "wte" not in n}
+
+
+def draw(model: GPT, std: dict[str, float]) -> GPT:
+    for name, tensor in model.named_parameters():
+        if tensor.ndim == 2:
+            nn.init.normal_(tensor, std=next(v for key, v in std.items() if key in name))
+    return model
+
+
+def standard(width: int = 128, depth: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """One std, one rate."""
+    model = draw(GPT(width, depth), {"": 0.02})
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+
+
+def mup_groups(model: nn.Module, m: float, lr: float = 1e-2, names: str = "") -> list[dict[str, object]]:
+    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "wte" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "wte" in n]
+    blocks = [p for n, p in model.named_parameters() if p.ndim == 2 and "wte" not in n and "head" not in n]
+    head = [p for p in hidden if all(p is not q for q in blocks)]
+    return [
+        {"params": blocks, "lr": lr / m, "weight_decay": 0.1 * m, "eps": 1e-8 / m},
+        {"params": head, "lr": lr / m, "weight_decay": 0.1 * m, "eps": 1e-8},
+        {"params": rest, "lr": lr, "weight_decay": 0.1, "eps": 1e-8 / m},
+    ]
+
+
+def mup(width: int = 128, depth: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """muP by hand, Table 3."""
+    m = width / BASE
+    model = draw(GPT(width, depth), {"wte": 0.02, "head": 0.02 / m, "": 0.02 / math.sqrt(m)})
+    return model, torch.optim.AdamW(mup_groups(model, m))
+
+
+def mup_table8(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """muP by hand with a readout multiplier: Table 8."""
+    m = width / BASE
+    model = draw(GPT(width, output=1 / m), {"wte": 0.02, "head": 0.02, "": 0.02 / math.sqrt(m)})
+    groups = mup_groups(model, m)
+    groups[1] |= {"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-8 / m}
+    return model, torch.optim.AdamW(groups)
+
+
+def tied(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A tied embedding with the readout's multiplier."""
+    m = width / BASE
+    model = draw(GPT(width, tied=True, output=1 / m), {"wte": 0.02, "": 0.02 / math.sqrt(m)})
+    return model, torch.optim.AdamW([g for g in mup_groups(model, m) if g["params"]])
+
+
+def tied_without_multiplier(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    m = width / BASE
+    model = draw(GPT(width, tied=True), {"wte": 0.02, "": 0.02 / math.sqrt(m)})
+    return model, torch.optim.AdamW([g for g in mup_groups(model, m) if g["params"]])
+
+
+def readout_forgotten(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """muP, but the readout's init shrinks as a hidden matrix's."""
+    m = width / BASE
+    model = draw(GPT(width), {"wte": 0.02, "": 0.02 / math.sqrt(m)})
+    return model, torch.optim.AdamW(mup_groups(model, m))
+
+
+def twice_scaled(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """muP's readout, in init and in a multiplier as well."""
+    m = width / BASE
+    model = draw(GPT(width, output=1 / m), {"wte": 0.02, "head": 0.02 / m, "": 0.02 / math.sqrt(m)})
+    return model, torch.optim.AdamW(mup_groups(model, m))
+
+
+def no_optimizer(width: int = 128) -> nn.Module:
+    return standard(width)[0]
+
+
+def configure(model: nn.Module) -> torch.optim.Optimizer:
+    """For --optimizer-config: one rate."""
+    return torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+
+def example_inputs() -> Tensor:
+    return torch.zeros(2, 8, dtype=torch.long)
+
+
+def torch_default(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """What torch draws, and one rate."""
+    model = GPT(width)
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+
+def strange_optimizer(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = standard(width)[0]
+    return model, torch.optim.Rprop(model.parameters(), lr=1e-3)
+
+
+def head_forgotten(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = standard(width)[0]
+    return model, torch.optim.AdamW([p for n, p in model.named_parameters() if "head" not in n], lr=1e-3)
+
+
+def either(width: int = 128) -> nn.Module:
+    """Two kinds of model by size: nothing corresponds."""
+    narrow = nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
+    return narrow if width < 100 else GPT(width)
