@@ -66,9 +66,7 @@ def run(job: Job) -> Answer:
             str(answer),
             str(crash),
         ]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=_progress_stream(), start_new_session=True
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=_progress_stream(), start_new_session=True)
         try:
             code = process.wait(job.timeout + _GRACE)
         except subprocess.TimeoutExpired:

@@ -25,7 +25,8 @@ def wanted(layer: nn.Module, context: Context) -> list[Guess]:
                 *(Guess((BATCH, layer.in_channels, s, s)) for s in (32, 28, 224)),
             ]
         case nn.Conv3d() | nn.ConvTranspose3d():
-            return [Guess((BATCH, layer.in_channels, side, side, side)) for side in (16, 32)]
+            sides = ((16, 16, 16), (16, 224, 224), (16, 112, 112), (32, 32, 32))  # volumes and clips
+            return [Guess((BATCH, layer.in_channels, *side)) for side in sides]
         case nn.Linear():
             wide = layer.in_features
             side = _square(wide)

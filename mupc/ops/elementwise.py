@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
+from mupc.ops.index import data_dependent
 from mupc.ops.table import aligned, row
 from mupc.signature import Axes, Call, Kind, Signature, Sum, plain, sizes_of
 
@@ -50,7 +51,9 @@ def elementwise(
     "clamp_min clamp_max clip fill hypot"
 )
 def additive(call: Call) -> Signature | None:
-    """Values of one kind joined term by term (for `where`, the condition joins axes only)."""
+    """Values joined term by term; `where`'s condition joins axes only, and alone it says where it holds."""
+    if call.op == "aten::where" and len(call.shapes) == 1:
+        return data_dependent(call)
     return elementwise(call, "additive")
 
 

@@ -182,7 +182,7 @@ def one_hot(call: Call) -> Signature | None:
 @row(
     "nonzero nonzero_numpy bincount histc _unique2 unique_dim masked_select argwhere nonzero_static "
     "masked_scatter _assert_async _assert_tensor_metadata item _local_scalar_dense allclose equal is_nonzero "
-    "_assert_scalar"
+    "_assert_scalar torchvision::nms"
 )
 def data_dependent(call: Call) -> Signature | None:
     """Sizes that only the data knows: fresh axes, no values."""
@@ -200,3 +200,13 @@ def data_dependent(call: Call) -> Signature | None:
     results = tuple(plain(f"r{i}_", s) for i, s in enumerate(call.results))
     sizes = sizes_of(*zip(operands, call.shapes, strict=True), *zip(results, call.results, strict=True))
     return Signature("index", operands, results, sizes, degree=None, parity=None)
+
+
+@row("torchvision::roi_align torchvision::roi_pool")
+def regions(call: Call) -> Signature | None:
+    """x b c h w, boxes k 5 -> k c p q: each box picks its image and places in it; channels stay."""
+    x, boxes, result = call.shapes[0], call.shapes[1], call.results[0]
+    ins, where = plain("x", x), plain("k", boxes)
+    out: Axes = (where[0], ins[1], *plain("p", result)[2:])
+    sizes = sizes_of((ins, x), (where, boxes), (out, result))
+    return index((ins, where), (out,) * len(call.results), sizes)

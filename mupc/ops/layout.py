@@ -345,3 +345,14 @@ def scatter_into(call: Call) -> Signature | None:
         part = ("part",) if m != 1 else ()
     full = (*axes[:at], whole, *axes[at + 1 :])
     return Signature("layout", (full, (*axes[:at], part, *axes[at + 1 :])), (full,), sizes, ((0,), (1,)))
+
+
+@row("meshgrid")
+def grid(call: Call) -> Signature | None:
+    """a, b, ... -> as many of a b ...: each one operand, repeated along the others' axes; `xy` swaps the first two."""
+    axes = [plain(f"a{i}_", shape) for i, shape in enumerate(call.shapes)]
+    result = [axis[0] if axis else () for axis in axes]
+    if call.args.get("indexing") == "xy" and len(result) > 1:
+        result[:2] = reversed(result[:2])
+    sizes = sizes_of(*zip(axes, call.shapes, strict=True))
+    return layout(tuple(axes), (tuple(result),) * len(call.results), sizes)

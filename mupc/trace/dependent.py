@@ -109,6 +109,11 @@ def _masked_select(call: Call) -> Any:
     return call.empty((_count(call, mask) * each,))
 
 
+def _kept(call: Call) -> Any:
+    """Boxes that overlap no better one: which, and how many, their places say."""
+    return call.empty((call.size(min(STAND_IN, call.tensors[0].shape[0])),), torch.long)
+
+
 def _count(call: Call, mask: torch.Tensor) -> int:
     return int(mask.sum()) if call.real(mask) else _rows(call, mask)
 
@@ -241,6 +246,7 @@ HANDLERS: dict[str, Callable[[Call], Any]] = {
     **dict.fromkeys(("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::_unique"), _unique),
     **dict.fromkeys(("aten::_assert_async", "aten::_assert_tensor_metadata"), _nothing),
     "aten::masked_select": _masked_select,
+    "torchvision::nms": _kept,
     "aten::repeat_interleave": _repeated,
     "aten::bincount": _bincount,
     **dict.fromkeys(AS, _moved),
