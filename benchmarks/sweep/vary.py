@@ -38,7 +38,7 @@ _POLICY = r"""
     expert(s|_capacity) topk top_ _k$ quer(y|ies)$ num_query tokens? latents?$ num_latent codebook_size codebooks?$
     num_embeddings$ num_buckets num_point num_group_token freq_size verbalizers ^score$ ^choice$ codevectors quantiz
     codes points levels num_[a-z]*stack hc_ altup attractors num_(neg|pos|mask|denois)
-    num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks)
+    ^group$ mask_unit num_(embeds|prototypes|clusters|chroma|beams|targets|windows|landmarks|prompts|blocks)
 """
 STAYS = re.compile("|".join((_DATA + _KERNEL + _POLICY).split()))
 SKIP = re.compile(

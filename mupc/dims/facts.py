@@ -39,7 +39,7 @@ class Facts:
     trace: Trace
     of: dict[Atom, Fact]
     parts: dict[Atom, tuple[Atom, ...]]  # atom -> atoms of its parts, for sums
-    products: tuple[Axis, ...]
+    products: tuple[Axis, ...]  # but for written matrices between widths of the network itself
     spread: tuple[Axis, ...]  # the same, laid over several axes of one weight: (d, h, hd) makes h x hd
     batched: tuple[Axis, ...]  # the same, where one axis is batched over: (h, hd, rank) makes h x rank of h x hd
     alone: frozenset[Atom]  # atoms that are a whole axis of some parameter
@@ -79,18 +79,20 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         for axis in folded.tensors[node][0]:
             below(axis)
             _products(folded, folded.atoms.expand(axis), products, alone)
-    _generated(folded, of, below, products)
+    written = _written(folded, below, products)
+    _generated(written, of)
     _ends(trace, folded, of, below)
     residual, merged = _adds(trace, folded)
     adds = [r.add for r in residual] + list(merged)
     streams = frozenset(a for add in adds for tensor in folded.tensors[add] for axis in tensor for a in below(axis))
     spread = _spread(folded)
+    mixed = {pair for pair in written if pair[0] in alone and all(of[a].scales for a in pair)}
     return Facts(
         folded,
         trace,
         of,
         parts,
-        tuple(products),
+        tuple(p for p in products if mixed.isdisjoint(permutations(p, 2))),
         tuple(spread),
         tuple(_spread(folded, ("batch",))),
         frozenset(alone),
@@ -142,16 +144,22 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
         _share(of, dict.fromkeys(a for axis in (*parts, factors) for a in below(axis)))
 
 
-def _generated(folded: Folded, of: dict[Atom, Fact], below: _Below, products: Iterable[Axis]) -> None:
+def _written(folded: Folded, below: _Below, products: Iterable[Axis]) -> list[tuple[Atom, Atom]]:
+    """Pairs of factors of one axis that are a matrix which a network wrote: contracted with the first, a value gets the
+    second (a generated network's weights, a bank of convolutions mixed for each sample)."""
+    beside = {pair for product in products for pair in permutations(product, 2)}
+    matrices = [(inner, free) for inner, free in folded.matrices if len(folded.atoms.expand(free)) == 1]
+    pairs = dict.fromkeys((a, b) for inner, free in matrices for a in below(inner) for b in below(free))
+    return [pair for pair in pairs if pair in beside]
+
+
+def _generated(written: Iterable[tuple[Atom, Atom]], of: dict[Atom, Fact]) -> None:
     """Mark the widths of a network whose weights another network writes.
 
-    Its matrices are two factors of one axis: contracted with the first, a value gets the second. Such a dim is made
-    from the inputs or from one that is marked, by a written matrix, and is contracted by the next; no weight reads it.
+    Such a dim is made from the inputs or from one that is marked, by a written matrix, and is contracted by the next;
+    no weight reads it.
     """
-    written = {pair for product in products for pair in permutations(product, 2)}
-    matrices = [(inner, free) for inner, free in folded.matrices if len(folded.atoms.expand(free)) == 1]
-    pairs = [(a, b) for inner, free in matrices for a in below(inner) for b in below(free)]
-    pairs = [(a, b) for a, b in pairs if (a, b) in written and of[b].contracted and not of[b].consumed]
+    pairs = [(a, b) for a, b in written if of[b].contracted and not of[b].consumed]
     found: set[Atom] = set()
     while more := {b for a, b in pairs if a == b or a in found or "data" in of[a].marks} - found:
         found |= more
@@ -236,6 +244,9 @@ def _spread(folded: Folded, also: tuple[str, ...] = ()) -> dict[Axis, None]:
     return out
 
 
+HIDDEN = ("last_hidden_state", "hidden_states", "hidden_state")
+
+
 def primary(trace: Trace) -> str | None:
     """The output that ends the network: the one named logits, else the first that is no loss."""
     names = list(trace.outputs)
@@ -245,12 +256,19 @@ def primary(trace: Trace) -> str | None:
 
 
 def _ends(trace: Trace, folded: Folded, of: dict[Atom, Fact], below: _Below) -> None:
-    """Mark the axes of outputs: the primary output's are `output`, the others' `returned`."""
+    """Mark the axes of outputs: the primary output's are `output`, the others' `returned`.
+
+    What a model returns by the name of a hidden state is one: its features, the last axis or an image's second, are a
+    `stream` (a backbone without a head).
+    """
     first = primary(trace)
     for name, node in trace.outputs.items():
         if folded.status.get(node) != DATA:
             continue
+        hidden = name == first and name.rpartition(".")[2] in HIDDEN
         for tensor in folded.tensors[node]:
-            for axis in tensor:
+            features = 1 if len(tensor) > 3 else len(tensor) - 1
+            for at, axis in enumerate(tensor):
+                mark = "stream" if hidden and at == features else "output" if name == first else "returned"
                 for atom in below(axis):
-                    of[atom].marks.add("output" if name == first else "returned")
+                    of[atom].marks.add(mark)

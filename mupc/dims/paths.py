@@ -71,7 +71,7 @@ def _is_readout(facts: Facts, use: RawUse) -> bool:
     """All that it makes are axes of the model's output."""
     expand = facts.folded.atoms.expand
     out = [a for entries in use.axes for word, axis in entries if word == "out" for a in expand(axis)]
-    return all("output" in facts.of[a].marks and not facts.of[a].scales for a in out)
+    return all(facts.of[a].marks & {"output", "stream"} and not facts.of[a].scales for a in out)
 
 
 def _alone(facts: Facts, use: RawUse) -> bool:

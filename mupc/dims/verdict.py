@@ -38,6 +38,8 @@ def width(facts: Facts, atom: Atom) -> Kind:
             True,
             f"made by {who(fact.produced)}, contracted between activations at {at(fact.contracted)}, unsplit",
         )
+    if fact.produced and "stream" in fact.marks:
+        return Kind("width", True, f"made by {who(fact.produced)}, returned as a hidden state")
     if fact.produced and (found := _end(facts, atom)):
         return found
     if fact.produced and "constant" in fact.marks:

@@ -456,3 +456,35 @@ class Multiplied(nn.Module):
 class MultipliedChannels(LanguageModel):
     def __init__(self) -> None:
         super().__init__(Multiplied())
+
+
+@trap(
+    sequence,
+    """
+    enter.weight   input   n.
+    hidden.weight  hidden  nn
+    rise.weight    hidden  .nn   # each place becomes three: what it makes is a hidden state, by its name
+    rise.bias      input   .n   # one bias for each of the three places: a table
+    *.bias         vector  n
+    """,
+)
+class Backbone(nn.Module):
+    """No head, no residual stream: a hidden state that is finer than the input, and narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.hidden = nn.Linear(16, D), nn.Linear(D, F)
+        self.rise = Rise()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"last_hidden_state": self.rise(nnf.gelu(self.hidden(nnf.gelu(self.enter(x)))))}
+
+
+class Rise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(3, 14, F)), nn.Parameter(torch.zeros(3, 14))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nnf.linear(x, self.weight.flatten(0, 1), self.bias.flatten())
+        return y.unflatten(-1, (3, 14)).flatten(1, 2)

@@ -107,3 +107,30 @@ class FixedBasis(nn.Module):
     def forward(self, x: Tensor, where: Tensor) -> Tensor:
         basis = (where.unsqueeze(-1) * self.bands).sin().flatten(-2)
         return torch.einsum("bp,btp->bt", self.branch(x), basis)
+
+
+@trap(
+    points,
+    """
+    enter.weight  input   n.
+    route.weight  hidden  nn   # what mixes a bank of matrices is a hidden layer like a hypernetwork's
+    up.weight     hidden  nn   # a matrix between widths of the network itself, laid out flat: both of its sides grow
+    down.weight   hidden  nn
+    head.weight   output  .n
+    head.bias     scalar  .
+    *.bias        vector  n
+    """,
+)
+class BankOfMatrices(nn.Module):
+    """Each sample mixes matrices of its own (CondConv): D to F written, F to D plain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.route = nn.Linear(16, D), nn.Linear(D, 4)
+        self.up, self.down, self.head = nn.Linear(4, F * D, bias=False), nn.Linear(F, D), nn.Linear(D, C)
+
+    def forward(self, x: Tensor, where: Tensor) -> Tensor:
+        h = torch.relu(self.enter(x))
+        matrix = self.up(torch.sigmoid(self.route(h))).view(-1, F, D)
+        h = h + self.down(torch.relu(torch.bmm(matrix, h.unsqueeze(-1)).squeeze(-1)))
+        return self.head(h) + where.sum()
