@@ -81,13 +81,13 @@ def short(error: Exception) -> str:
 
 
 def timed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of a bare meta forward, a trace and the inference, each the better of two, side by side."""
+    """Milliseconds of the processor for a bare meta forward, a trace and the inference, each the better of two."""
     best: dict[str, float] = {}
 
     def clock(what: str, job: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
+        start = time.process_time()
         out = job()
-        took = (time.perf_counter() - start) * 1e3
+        took = (time.process_time() - start) * 1e3
         best[what] = min(took, best.get(what, took))
         return out
 
