@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 from mupc.errors import MupcError
 
 if TYPE_CHECKING:
+    from mupc import initializers
     from mupc.analysis import Analysis, analyze
     from mupc.plan import Plan
     from mupc.plan import make_plan as plan
 
 __version__ = "0.1.0"
-__all__ = ["Analysis", "MupcError", "Plan", "__version__", "analyze", "plan"]
+__all__ = ["Analysis", "MupcError", "Plan", "__version__", "analyze", "initializers", "plan"]
 
 # Imported when first asked for: torch takes a second, and the command line never needs it in its own process.
-_HOMES = {
+_HOMES: dict[str, tuple[str, str | None]] = {
     "Analysis": ("mupc.analysis", "Analysis"),
     "analyze": ("mupc.analysis", "analyze"),
+    "initializers": ("mupc.initializers", None),
     "Plan": ("mupc.plan", "Plan"),
     "plan": ("mupc.plan", "make_plan"),
 }
@@ -28,7 +30,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mupc' has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
+    found = importlib.import_module(module)
+    return found if attribute is None else getattr(found, attribute)
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mupc.child import Job, run
-from mupc.cli.options import parse_base
+from mupc.cli.options import parse_base, reads_a_target
 from mupc.cli.output import colored, progress, write
 
 
@@ -16,31 +16,14 @@ from mupc.cli.output import colored, progress, write
 @click.argument("target")
 @click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="SPEC",
-    help="An input, 'idx:int64[2,128]<50257'; repeatable. Default: inferred.",
-)
-@click.option(
     "--base",
     multiple=True,
     metavar="DIM=SIZE",
     help="The size that hyperparameters were tuned at, n_embd=256; repeatable.",
 )
-@click.option("--fixed", multiple=True, metavar="DIM", help="Hold this dim fixed, whatever is inferred; repeatable.")
-@click.option("--scaling", multiple=True, metavar="DIM", help="Let this dim grow, whatever is inferred; repeatable.")
-@click.option("--parametrization", default="mup", show_default=True, metavar="NAME")
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="Say why, for every verdict.")
-@click.option(
-    "--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."
-)
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, metavar="SECONDS"
-)
-@click.option("--memory", type=click.FloatRange(min=0, min_open=True), default=8.0, show_default=True, metavar="GB")
+@reads_a_target(timeout=120.0, memory=8.0)
 def analyze(
     target: str,
     settings: tuple[str, ...],

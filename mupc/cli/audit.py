@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mupc.child import Job, run
-from mupc.cli.options import parse_base
+from mupc.cli.options import parse_base, reads_a_target
 from mupc.cli.output import colored, progress, write
 from mupc.errors import MupcError
 
@@ -27,20 +27,9 @@ from mupc.errors import MupcError
     metavar="PLACE",
     help="train.py:function, called with the model, returns its optimizer. Default: the factory returns both.",
 )
-@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as for analyze; repeatable.")
-@click.option("--fixed", multiple=True, metavar="DIM", help="Hold this dim fixed, whatever is inferred; repeatable.")
-@click.option("--scaling", multiple=True, metavar="DIM", help="Let this dim grow, whatever is inferred; repeatable.")
-@click.option("--parametrization", default="mup", show_default=True, metavar="NAME")
 @click.option("--optimizer", metavar="NAME", help="The rule to judge rates by. Default: that of the optimizer's class.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="Every tensor, those that are right too.")
-@click.option(
-    "--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."
-)
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, metavar="SECONDS"
-)
-@click.option("--memory", type=click.FloatRange(min=0, min_open=True), default=16.0, show_default=True, metavar="GB")
+@reads_a_target(timeout=300.0, memory=16.0)
 def audit(
     target: str,
     settings: tuple[str, ...],
