@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import product
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from mupc.errors import MupcError
-from mupc.exponents import Law, Monomial, Setting, Symmetry
+from mupc.exponents import Law, Monomial, Setting
 from mupc.rulebase import load_rules
 
 POWERS = st.fractions(min_value=-4, max_value=4, max_denominator=6)
@@ -95,87 +92,7 @@ def test_a_choice_is_settled_by_what_grows():
         Law.parse("max(a, b")
 
 
-# The abc-symmetry, as training: multiplier x t, tensor / t, settings by the powers of the optimizer's own file.
-
-
-class Net(nn.Module):
-    """Two matrices and a bias, each read through a multiplier."""
-
-    def __init__(self, multipliers: tuple[float, float, float]) -> None:
-        super().__init__()
-        self.multipliers = multipliers
-        draw = torch.Generator().manual_seed(0)
-
-        def drawn(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(*shape, generator=draw, dtype=torch.float64))
-
-        self.w, self.b, self.v = drawn(8, 5), drawn(8), drawn(3, 8)
-        with torch.no_grad():
-            for parameter, t in zip(self.parameters(), multipliers, strict=True):
-                parameter /= t
-
-    def forward(self, x: Tensor) -> Tensor:
-        w, b, v = (t * p for t, p in zip(self.multipliers, self.parameters(), strict=True))
-        return torch.tanh(x @ w.T + b) @ v.T
-
-
-MAKERS = {
-    "sgd": (torch.optim.SGD, {"lr": 0.05, "momentum": 0.75, "weight_decay": 0.25}),
-    "adam": (torch.optim.Adam, {"lr": 0.02, "eps": 1e-3, "weight_decay": 0.25}),
-    "adamw": (torch.optim.AdamW, {"lr": 0.02, "eps": 1e-3, "weight_decay": 0.25}),
-}
-TS = [(2.0, 1.0, 1.0), (1.0, 0.25, 1.0), (1.0, 1.0, 8.0), (0.5, 4.0, 2.0)]
-
-
-def trained(name: str, ts: tuple[float, float, float], symmetry: Symmetry, **change: Fraction) -> list[Tensor]:
-    """Outputs over 20 steps in the gauge `ts`, by the file's powers or changed ones."""
-    maker, settings = MAKERS[name]
-    powers = {"lr": symmetry.lr, "eps": symmetry.eps, "weight_decay": symmetry.decay, **change}
-    net = Net(ts)
-    groups = [
-        {"params": [parameter]} | {k: v * t ** float(powers[k]) for k, v in settings.items() if k in powers}
-        for parameter, t in zip(net.parameters(), ts, strict=True)
-    ]
-    optimizer = maker(groups, **settings)
-    x = torch.randn(16, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    seen = []
-    for _ in range(20):
-        optimizer.zero_grad()
-        out = net(x)
-        (out - x[:, :3]).square().mean().backward()
-        optimizer.step()
-        seen.append(out.detach())
-    return seen
-
-
-def furthest(one: list[Tensor], other: list[Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
-
-
-def test_every_optimizer_file_is_trained_here():
-    assert set(MAKERS) == set(load_rules().optimizers), "give a new optimizer's file a maker above"
-
-
-@pytest.mark.parametrize(("name", "ts"), product(MAKERS, TS))
-def test_symmetry_leaves_training_bit_for_bit_unchanged(name, ts):
-    """t is a power of two, so every scaling is exact in floating point and no step may differ in one bit."""
-    symmetry = load_rules().optimizer(name).law()
-    plain, moved = trained(name, (1.0, 1.0, 1.0), symmetry), trained(name, ts, symmetry)
-    assert furthest(plain, moved) == 0
-    assert furthest(plain[:1], plain[-1:]) > 0.1, "nothing was trained"
-
-
-@pytest.mark.parametrize(
-    ("name", "knob"),
-    [(name, knob) for name, (_, kw) in MAKERS.items() for knob in ("lr", "eps", "weight_decay") if knob in kw],
-)
-@pytest.mark.parametrize("off", [-1, 1])
-def test_any_other_power_changes_training(name, knob, off):
-    symmetry = load_rules().optimizer(name).law()
-    own = {"lr": symmetry.lr, "eps": symmetry.eps, "weight_decay": symmetry.decay}[knob]
-    plain = trained(name, (1.0, 1.0, 1.0), symmetry)
-    moved = trained(name, (0.5, 4.0, 2.0), symmetry, **{knob: own + off})
-    assert furthest(plain, moved) > 1e-5
+# What the abc-symmetry does to training is in tests/test_symmetry.py.
 
 
 @given(MONOMIALS, MONOMIALS, MONOMIALS, MONOMIALS)

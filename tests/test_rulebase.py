@@ -88,7 +88,7 @@ def test_spectral_condition_with_unequal_sides():
 def test_every_pair_answers_for_every_role(parametrization, optimizer, role):
     applied = BASE.apply(parametrization, optimizer, MATRICES[role])
     assert applied.rules
-    assert applied.optimizer == optimizer
+    assert applied.optimizer == BASE.stepping(optimizer, role).name
 
 
 def test_names_that_are_not_there():
@@ -100,10 +100,45 @@ def test_names_that_are_not_there():
         BASE.apply("mup", "adam", Subject("unknown"))
 
 
+OPTIMIZERS = {  # under mup with fan_in n and fan_out m: powers (n, m) of lr for hidden, of lr for input (out m), output
+    "sgd": ((-1, 1), (0, 1), (-1, 0)),
+    "adam": ((-1, 0), (0, 0), (-1, 0)),
+    "adamw": ((-1, 0), (0, 0), (-1, 0)),
+    "nadam": ((-1, 0), (0, 0), (-1, 0)),
+    "radam": ((-1, 0), (0, 0), (-1, 0)),
+    "adagrad": ((-1, 0), (0, 0), (-1, 0)),
+    "rmsprop": ((-1, 0), (0, 0), (-1, 0)),
+    "adam_atan2": ((-1, 0), (0, 0), (-1, 0)),
+    "adopt": ((-1, 0), (0, 0), (-1, 0)),
+    "lion": ((-1, 0), (0, 0), (-1, 0)),
+    "sophia": ((-1, 0), (0, 0), (-1, 0)),
+    "adafactor": (("-1/2", 0), (0, 0), (0, 0)),  # arXiv:2407.05872: A - a - b
+    "lamb": (("-1/2", 0), (0, 0), (0, 0)),
+    "muon": (("-1/2", "1/2"), (0, 0), (-1, 0)),  # the others are AdamW's
+    "muon_moonshot": ((-1, "1/2"), (0, 0), (-1, 0)),
+    "muon_spectral": ((0, 0), (0, 0), (-1, 0)),
+    "muonpp": ((0, 0), (0, 0), (-1, 0)),
+    "shampoo": (("-1/2", "1/2"), (0, 0), (-1, 0)),  # arXiv:2512.05620: (d_out/d_in)^(1-E), E = 1/2
+    "soap": (("-1/2", "1/2"), (0, 0), (-1, 0)),  # the same source: sqrt(d_out/d_in)
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rates_of_every_optimizer_under_mup(name):
+    subjects = (
+        Subject("hidden", fan_in=(("n",),), fan_out=("m",)),
+        Subject("input", fan_out=("m",)),
+        Subject("output", fan_in=(("n",),)),
+    )
+    for subject, powers in zip(subjects, OPTIMIZERS[name], strict=True):
+        wanted = Monomial.of(zip(("n", "m"), map(Fraction, powers), strict=True))
+        assert BASE.apply("mup", name, subject).setting.lr == wanted, subject.role
+
+
 def test_what_the_base_holds():
     """Deleting a file fails here; a new one is added here."""
     assert set(BASE.parametrizations) == {"megatron", "mup", "standard"}
-    assert set(BASE.optimizers) == {"adam", "adamw", "sgd"}
+    assert set(BASE.optimizers) == set(OPTIMIZERS)
 
 
 def test_every_source_is_one_that_a_reader_can_open():
