@@ -201,6 +201,8 @@ def _subject(case: Case) -> Subject:
         batch=_dims(case.batch),
         sub_role=case.sub_role,
         residual_branch=case.residual_branch,
+        tied=case.tied,
+        depth=case.depth,
         dims={dim: (kind, True) for dim, kind in case.kinds.items()},
     )
 

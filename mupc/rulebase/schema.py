@@ -94,7 +94,9 @@ class Case(Strict):
     outward: MonomialText = Field(default="1", alias="out")
     batch: MonomialText = "1"
     residual_branch: bool = False
+    tied: bool = False
     kinds: dict[str, DimKind] = {}
+    depth: str | None = None  # what the model's depth is called, if it has one
     parametrization: str | None = None
     optimizer: str | None = None
     expect: Annotated[dict[Quantity, MonomialText], Field(min_length=1)]
