@@ -97,7 +97,7 @@ def test_every_pair_answers_for_every_role(parametrization, optimizer, role):
 
 
 def test_names_that_are_not_there():
-    with pytest.raises(MupcError, match=r"no parametrization is called 'mupp'; did you mean mup\?"):
+    with pytest.raises(MupcError, match=r"no parametrization is called 'mupp'; did you mean mup or umup or smupar\?"):
         BASE.apply("mupp", "adam", MATRICES["hidden"])
     with pytest.raises(MupcError, match=r"no optimizer is called 'adma'; did you mean adam or radam or nadam\?"):
         BASE.apply("mup", "adma", MATRICES["hidden"])
@@ -275,7 +275,7 @@ def test_explained_with_source():
     assert "Source: Kingma, Ba 2015 (arXiv:1412.6980)" in text
     assert "decay t^2" in text
     assert "fan_in^-1" in BASE.explain("mup")
-    with pytest.raises(MupcError, match=r"nothing is called 'mupp'; did you mean mup or muonpp\?"):
+    with pytest.raises(MupcError, match=r"nothing is called 'mupp'; did you mean mup or muonpp or umup\?"):
         BASE.explain("mupp")
     with pytest.raises(MupcError, match="nothing is called 'zzz'; there are megatron, mup, standard, adam"):
         BASE.explain("zzz")

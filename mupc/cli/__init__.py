@@ -10,6 +10,7 @@ import click
 from mupc import __version__
 from mupc.cli.analyze import analyze
 from mupc.cli.audit import audit
+from mupc.cli.classify import classify
 from mupc.cli.explain import explain
 from mupc.cli.rules import rules
 from mupc.errors import MupcError
@@ -28,7 +29,7 @@ def cli(context: click.Context) -> None:
         context.default_map = {"analyze": find_config(Path.cwd()).defaults()}
 
 
-for command in (analyze, audit, rules, explain):
+for command in (analyze, audit, classify, rules, explain):
     cli.add_command(command)
 
 
