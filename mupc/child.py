@@ -172,7 +172,10 @@ def plan_of(job: Job) -> dict[str, Any]:
     target = load_target(job.target, job.settings, job.inputs)
     from mupc.analysis import analyze
     from mupc.plan import make_plan
+    from mupc.rulebase import load_rules
 
+    options = dict(job.options)
+    rules = load_rules(tuple(options.pop("rules", ())))
     analysis = analyze(
         target.model,
         target.args,
@@ -182,7 +185,7 @@ def plan_of(job: Job) -> dict[str, Any]:
         sizes=target.sizes,
         target=target.name,
     )
-    return {"document": make_plan(analysis, **job.options).to_json(), "how": target.how}
+    return {"document": make_plan(analysis, rulebase=rules, **options).to_json(), "how": target.how}
 
 
 def audit_of(job: Job) -> dict[str, Any]:

@@ -21,13 +21,19 @@ class Config(BaseModel):
     base: dict[str, PositiveInt] = {}
     fixed: list[str] = []
     scaling: list[str] = []
+    rules: list[str] = []  # folders of rules laid over the built-in ones, from the pyproject.toml's own folder
     timeout: PositiveFloat | None = None
     memory: PositiveFloat | None = None
 
     def defaults(self) -> dict[str, Any]:
         """As the options of `mupc analyze` take them."""
-        given = self.model_dump(exclude_none=True, exclude={"base"}, exclude_defaults=True)
+        given = self.model_dump(exclude_none=True, exclude={"base", "rules"}, exclude_defaults=True)
         return given | ({"base": [f"{dim}={size}" for dim, size in self.base.items()]} if self.base else {})
+
+
+def rule_folders(folder: Path | None = None) -> tuple[str, ...]:
+    """The user's own folders of rules, absolute."""
+    return tuple(find_config(folder or Path.cwd()).rules)
 
 
 def find_config(folder: Path) -> Config:
@@ -51,7 +57,8 @@ def _table(path: Path) -> dict[str, Any] | None:
 
 def _read(path: Path, table: dict[str, Any]) -> Config:
     try:
-        return Config.model_validate(table)
+        config = Config.model_validate(table)
+        return config.model_copy(update={"rules": [str(path.parent.resolve() / inner) for inner in config.rules]})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

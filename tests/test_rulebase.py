@@ -277,5 +277,5 @@ def test_explained_with_source():
     assert "fan_in^-1" in BASE.explain("mup")
     with pytest.raises(MupcError, match=r"nothing is called 'mupp'; did you mean mup or muonpp or umup\?"):
         BASE.explain("mupp")
-    with pytest.raises(MupcError, match="nothing is called 'zzz'; there are megatron, mup, standard, adam"):
+    with pytest.raises(MupcError, match="nothing is called 'zzz'; there are completep, depth_mup"):
         BASE.explain("zzz")

@@ -10,6 +10,7 @@ import click
 from mupc.child import Job, run
 from mupc.cli.options import parse_base, reads_a_target
 from mupc.cli.output import colored, progress, write
+from mupc.config import rule_folders
 
 
 @click.command()
@@ -22,6 +23,7 @@ from mupc.cli.output import colored, progress, write
     help="The size that hyperparameters were tuned at, n_embd=256; repeatable.",
 )
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
+@click.option("--weight-decay", metavar="NAME", help="A rule for weight decay instead of the optimizer's own.")
 @click.option("--verbose", "-v", is_flag=True, help="Say why, for every verdict.")
 @reads_a_target(timeout=120.0, memory=8.0)
 def analyze(
@@ -33,6 +35,7 @@ def analyze(
     scaling: tuple[str, ...],
     parametrization: str,
     optimizer: str,
+    weight_decay: str | None,
     form: str,
     verbose: bool,
     path: Path | None,
@@ -44,7 +47,10 @@ def analyze(
     TARGET is model.py, model.py:factory, pkg.mod:factory, hf:TYPE, hf:config.json or timm:NAME. It is imported and
     built in a process of its own, on the meta device. KEY=VALUE goes to the factory or config.
     """
-    options = {"base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer}
+    options = {
+        "base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer,
+        "weight_decay": weight_decay, "rules": rule_folders(),
+    }  # fmt: skip
     with progress(f"reading {target}"):
         answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory))
     click.echo(f"inputs {answer.how}", err=True)

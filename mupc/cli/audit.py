@@ -10,6 +10,7 @@ import click
 from mupc.child import Job, run
 from mupc.cli.options import parse_base, reads_a_target
 from mupc.cli.output import colored, progress, write
+from mupc.config import rule_folders
 from mupc.errors import MupcError
 
 
@@ -56,7 +57,7 @@ def audit(
         raise MupcError("audit compares two sizes: give the smaller one's settings, for example --base n_embd=128")
     options = {
         "base": parse_base(base), "optimizer_config": optimizer_config,
-        "parametrization": parametrization, "optimizer": optimizer,
+        "parametrization": parametrization, "optimizer": optimizer, "rules": rule_folders(),
     }  # fmt: skip
     with progress(f"building {target} twice"):
         answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory, "audit"))

@@ -7,6 +7,7 @@ from fractions import Fraction
 import click
 
 from mupc.cli.output import write
+from mupc.config import rule_folders
 from mupc.errors import MupcError
 
 
@@ -27,7 +28,7 @@ def classify(name: str | None, a: str | None, b: str | None, c: str | None, hidd
     if name is not None and any((a, b, c)):
         raise MupcError("give a parametrization's name or --a, --b and --c, not both")
     if name is not None:
-        abc = regime.of_parametrization(load_rules(), name, hidden)
+        abc = regime.of_parametrization(load_rules(rule_folders()), name, hidden)
     elif a and b and c:
         abc = regime.ABC.of(_powers("--a", a), _powers("--b", b), _powers("--c", c))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mupc.cli.output import write
+from mupc.config import rule_folders
 
 
 @click.command()
@@ -13,4 +14,4 @@ def explain(name: str) -> None:
     """What an entry of the rule base says, and its source."""
     from mupc.rulebase import load_rules
 
-    write(load_rules().explain(name), None)
+    write(load_rules(rule_folders()).explain(name), None)

@@ -7,6 +7,7 @@ import json
 import click
 
 from mupc.cli.output import write
+from mupc.config import rule_folders
 
 
 @click.command()
@@ -15,7 +16,7 @@ def rules(form: str) -> None:
     """Everything in the rule base, one line an entry."""
     from mupc.rulebase import load_rules
 
-    rows = load_rules().listing()
+    rows = load_rules(rule_folders()).listing()
     if form == "json":
         write(json.dumps(rows, indent=2, ensure_ascii=False), None)
     else:

@@ -39,13 +39,16 @@ def make_plan(
     optimizer: str = "adamw",
     hardware: str = "cpu",
     gauge: str = "fold",
+    weight_decay: str | None = None,
+    run: Mapping[str, float] | None = None,
     rulebase: RuleBase | None = None,
 ) -> Plan:
     """The plan of a model under a parametrization and an optimizer.
 
     `base` gives dims, by name, the size that hyperparameters were tuned at; the other growing dims shrink in the same
     proportion (the geometric mean of the given ratios), and their `why` says so. Without a base all ratios are 1.
-    Raises `MupcError` for a dim that does not grow, or an unknown parametrization, optimizer or gauge.
+    `weight_decay` names a rule of its own for decay; `run` gives `batch` and `tokens` as ratios to those that the decay
+    was tuned at. Raises `MupcError` for a dim that does not grow, or for a name that is not known.
     """
     rules = rulebase or load_rules()
     rules.parametrization(parametrization), rules.optimizer(optimizer)
@@ -54,7 +57,12 @@ def make_plan(
     roles = analysis.roles
     dims = with_bases(_dims(analysis, rules, parametrization), base or {})
     depth = next((dim.name for dim in dims if dim.kind == "depth"), None)
-    settler = Settler(rules, parametrization, optimizer, gauge, roles, {d.name: d.size / d.base for d in dims}, depth)
+    if strange := sorted(set(run or {}) - {"batch", "tokens"}):
+        raise MupcError(f"run: {strange[0]!r} is neither batch nor tokens")
+    ratios = {d.name: d.size / d.base for d in dims}
+    settler = Settler(
+        rules, parametrization, optimizer, gauge, roles, ratios, depth, weight_decay, dict(run or {})
+    )  # fmt: skip
     return Plan(
         model=_model(analysis),
         coverage=_coverage(analysis),

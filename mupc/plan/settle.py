@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ class Settler:
     roles: Roles
     ratios: Mapping[str, float]
     depth: str | None = None
+    weight_decay: str | None = None
+    run: Mapping[str, float] = field(default_factory=dict)  # batch and tokens, over those tuned at
 
     def parameter(self, p: Found) -> Parameter:
         """A parameter's entry. Exponents are those of its parts and uses where they agree; `why` says how if not."""
@@ -67,14 +69,14 @@ class Settler:
             "init_std": self.std(subject, setting.std, fan_in_size / self.at(Monomial.product(_flat(subject.fan_in)))),
             "multiplier": Exponent(exponent=setting.multiplier.to_json(), value=self.at(setting.multiplier)),
             "lr": self.scale(setting.lr),
-            "weight_decay": self.scale(setting.decay),
+            "weight_decay": self.decay(settled),
             "eps": self.scale(setting.eps),
             "clip_weight": self.scale(setting.clip),
             "optimizer": settled.optimizer,
         }
 
     def apply(self, subject: Subject) -> Applied:
-        applied = self.rules.apply(self.parametrization, self.optimizer, subject)
+        applied = self.rules.apply(self.parametrization, self.optimizer, subject, self.weight_decay)
         return self.rules.in_gauge(self.gauge, applied, subject)
 
     # What rules can see of a parameter, of a part, of a use.
@@ -182,7 +184,12 @@ class Settler:
         )
 
     def citations(self, settled: Applied | None) -> tuple[str, ...]:
-        return tuple(f"rule {self.parametrization}: {rule.source}" for rule in settled.rules) if settled else ()
+        if settled is None:
+            return ()
+        said = tuple(f"rule {self.parametrization}: {rule.source}" for rule in settled.rules)
+        if self.weight_decay is None:
+            return said
+        return (*said, f"decay {self.weight_decay}: {self.rules.weight_decays[self.weight_decay].source}")
 
     # Numbers.
 
@@ -191,6 +198,16 @@ class Settler:
 
     def scale(self, monomial: Monomial) -> Scale:
         return Scale(exponent=monomial.to_json(), scale=self.at(monomial))
+
+    def decay(self, settled: Applied) -> Scale:
+        """The law's factor, and what another batch or length does; 0 where nothing is decayed."""
+        if not settled.decays:
+            return Scale(scale=0.0)
+        found = self.scale(settled.setting.decay)
+        if self.weight_decay is None:
+            return found
+        by = self.rules.weight_decays[self.weight_decay].run().evaluate({"batch": 1.0, "tokens": 1.0, **self.run})
+        return Scale(exponent=found.exponent, scale=found.scale * by)
 
     def part(self, part: FoundPart, subject: Subject, p: Found) -> Part:
         """A part of an out-axis sums over the whole fan-in; so do the parts of an in-axis, together."""

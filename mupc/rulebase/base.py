@@ -6,13 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from mupc.errors import MupcError
 from mupc.exponents import Law, Monomial, Setting
-from mupc.rulebase.schema import Case, Entry, Optimizer, Parametrization, Rule
+from mupc.rulebase.schema import (
+    Case,
+    Claims,
+    DecayRule,
+    Entry,
+    Initializer,
+    Optimizer,
+    Parametrization,
+    Rule,
+    WeightDecay,
+)
 from mupc.rulebase.words import explained
 
 E = TypeVar("E", bound=Entry)
@@ -66,6 +76,7 @@ class Applied:
     optimizer: str
     rules: tuple[Rule, ...]
     decay_power: Fraction = Fraction(0)
+    decays: bool = True
 
     def at_rate(self, lr: Monomial) -> Monomial:
         """The weight decay that goes with another rate than the rules' own."""
@@ -78,9 +89,14 @@ class RuleBase(BaseModel):
     model_config = ConfigDict(frozen=True)
     parametrizations: dict[str, Parametrization]
     optimizers: dict[str, Optimizer]
+    weight_decays: dict[str, WeightDecay] = {}
+    initializers: dict[str, Initializer] = {}
 
-    def apply(self, parametrization: str, optimizer: str, subject: Subject) -> Applied:
-        """The exponents of one parameter. Raises `MupcError` for an unknown name or role, or a missing law."""
+    def apply(self, parametrization: str, optimizer: str, subject: Subject, weight_decay: str | None = None) -> Applied:
+        """The exponents of one parameter; `weight_decay` names a rule to go by instead of the optimizer's own.
+
+        Raises `MupcError` for an unknown name or role, a missing law, a decay that is not stated for the optimizer.
+        """
         chosen, optim = self.parametrization(parametrization), self.stepping(optimizer, subject.role)
         if subject.role not in KNOWN:
             raise MupcError(f"a parameter whose role is {subject.role} has no exponents")
@@ -109,6 +125,11 @@ class RuleBase(BaseModel):
         values["lr"] = settle("lr", optim.lr.law)
         values["eps"] = settle("eps", optim.eps.law) if optim.eps else Monomial.ONE
         decays = said.get("decay", optim.weight_decay.law) if optim.weight_decay else "1"
+        decayed = True
+        if weight_decay is not None and optim.weight_decay:
+            ruled = self.decay_of(weight_decay, optim, subject.role)
+            said["decay"], decayed = ruled.law or "1", ruled.decays
+            decays = said["decay"]
         setting = Setting(
             multiplier=values["multiplier"],
             std=settle("std", None),
@@ -117,7 +138,19 @@ class RuleBase(BaseModel):
             decay=settle("decay", decays) if optim.weight_decay else Monomial.ONE,
             clip=settle("clip", "1"),
         )
-        return Applied(setting, optim.name, rules, dict(Law.parse(decays).plain.factors).get("lr", Fraction(0)))
+        power = dict(Law.parse(decays).plain.factors).get("lr", Fraction(0))
+        return Applied(setting, optim.name, rules, power, decayed)
+
+    def decay_of(self, name: str, optim: Optimizer, role: str) -> DecayRule:
+        """The rule of a weight decay for parameters of a role. Raises `MupcError` where it is not known for them."""
+        chosen = _find("weight decay", self.weight_decays, name)
+        form = optim.weight_decay.form if optim.weight_decay else "none"
+        if chosen.forms and form not in chosen.forms:
+            raise MupcError(f"decay {name} is stated for {' and '.join(chosen.forms)} decay; {optim.name}'s is {form}")
+        found = [rule for rule in chosen.rule if rule.roles is None or role in rule.roles]
+        if not found:
+            raise MupcError(f"decay {name} says nothing of {role} parameters")
+        return found[-1]
 
     def in_gauge(self, gauge: str, applied: Applied, subject: Subject) -> Applied:
         """The same training with multipliers where the gauge has them (TP5, Tables 8 and 9; u-muP, arXiv:2407.17465).
@@ -157,6 +190,8 @@ class RuleBase(BaseModel):
         tables: list[tuple[str, Mapping[str, Entry]]] = [
             ("parametrization", self.parametrizations),
             ("optimizer", self.optimizers),
+            ("weight decay", self.weight_decays),
+            ("initializer", self.initializers),
         ]
         return [(kind, table[name]) for kind, table in tables for name in sorted(table)]
 
@@ -174,20 +209,24 @@ class RuleBase(BaseModel):
             raise MupcError(f"nothing is called {name!r}; {_near(name, [entry.name for _, entry in self.entries()])}")
         return "\n\n".join(found)
 
-    def cases(self) -> Iterator[tuple[Entry, bool, Case]]:
+    def cases(self) -> Iterator[tuple[Claims, bool, Case]]:
         """Every case of every file, and whether it is claimed to be true."""
         for _, entry in self.entries():
-            yield from ((entry, True, case) for case in entry.valid)
-            yield from ((entry, False, case) for case in entry.invalid)
+            if isinstance(entry, Claims):
+                yield from ((entry, True, case) for case in entry.valid)
+                yield from ((entry, False, case) for case in entry.invalid)
 
 
-def failure(base: RuleBase, entry: Entry, case: Case) -> str:
+def failure(base: RuleBase, entry: Claims, case: Case) -> str:
     """Why the case's claim is false; "" where it is true."""
     parametrization = entry.name if isinstance(entry, Parametrization) else case.parametrization
     optimizer = entry.name if isinstance(entry, Optimizer) else case.optimizer
     if parametrization is None or optimizer is None:
         raise MupcError(f"a case of {entry.name} names no {'optimizer' if parametrization else 'parametrization'}")
-    applied = base.apply(parametrization, optimizer, _subject(case))
+    decay = entry.name if isinstance(entry, WeightDecay) else None
+    applied = base.apply(parametrization, optimizer, _subject(case), decay)
+    if applied.decays != case.decays:
+        return f"it is {'' if applied.decays else 'not '}decayed"
     found: dict[str, Any] = {key: getattr(applied.setting, key, None) for key in case.expect}
     wrong = [f"{k}: {found[k]}, not {v}" for k, v in case.expect.items() if found[k] != Monomial.parse(v)]
     return "; ".join(wrong)
@@ -250,7 +289,7 @@ def _own_symbols(chosen: Parametrization, subject: Subject) -> dict[str, Monomia
     return out
 
 
-def _find(kind: Literal["parametrization", "optimizer"], table: Mapping[str, E], name: str) -> E:
+def _find(kind: str, table: Mapping[str, E], name: str) -> E:
     if name not in table:
         raise MupcError(f"no {kind} is called {name!r}; {_near(name, sorted(table))}")
     return table[name]

@@ -16,11 +16,22 @@ from mupc._paths import rules_dir
 from mupc.errors import RuleError
 from mupc.exponents import Law
 from mupc.rulebase.base import RuleBase
-from mupc.rulebase.schema import ROLES_OF, SYMBOLS, Case, Entry, Optimizer, Parametrization, Rule
+from mupc.rulebase.schema import (
+    ROLES_OF,
+    SYMBOLS,
+    Case,
+    Claims,
+    Entry,
+    Initializer,
+    Optimizer,
+    Parametrization,
+    Rule,
+    WeightDecay,
+)
 
 Place = Sequence[str | int]
 E = TypeVar("E", bound=Entry)
-FOLDERS = ("parametrizations", "optimizers", "hardware", "lint")
+FOLDERS = ("parametrizations", "optimizers", "weight_decay", "initializers", "hardware", "lint")
 
 
 def load_rules(extra_dirs: Sequence[str | Path] = ()) -> RuleBase:
@@ -39,14 +50,20 @@ def _load(extra: tuple[Path, ...]) -> RuleBase:
         _check_folder(folder)
     parametrizations = _files(folders, "parametrizations", Parametrization)
     optimizers = _files(folders, "optimizers", Optimizer)
+    decays = _files(folders, "weight_decay", WeightDecay)
+    initializers = _files(folders, "initializers", Initializer)
     base = RuleBase(
         parametrizations={name: file.entry for name, file in parametrizations.items()},
         optimizers={name: file.entry for name, file in optimizers.items()},
+        weight_decays={name: file.entry for name, file in decays.items()},
+        initializers={name: file.entry for name, file in initializers.items()},
     )
     for parametrization in parametrizations.values():
         _check_parametrization(parametrization, base)
     for optimizer in optimizers.values():
         _check_optimizer(optimizer, base)
+    for decay in decays.values():
+        _check_decay(decay, base)
     return base
 
 
@@ -189,7 +206,21 @@ def _check_optimizer(file: File[Optimizer], base: RuleBase) -> None:
             file.wrong(place, f"a case here names its parametrization, one of {', '.join(base.parametrizations)}")
 
 
-def _cases(entry: Entry) -> Iterator[tuple[Place, Case]]:
+def _check_decay(file: File[WeightDecay], base: RuleBase) -> None:
+    for at, rule in enumerate(file.entry.rule):
+        if rule.law is not None:
+            _check_symbols(file, ("rule", at, "law"), rule.law, SYMBOLS["decay"])
+        if any(later.roles is None or set(rule.roles or ()) & set(later.roles) == set(rule.roles or ("all",))
+               for later in file.entry.rule[at + 1 :]):  # fmt: skip
+            file.wrong(("rule", at), "this rule has no effect: a later one overrides it")
+    for what in ("batch", "tokens"):
+        _check_symbols(file, (what,), getattr(file.entry, what), frozenset({what}))
+    for place, case in _cases(file.entry):
+        if case.parametrization not in base.parametrizations or case.optimizer not in base.optimizers:
+            file.wrong(place, "a case here names a parametrization and an optimizer")
+
+
+def _cases(entry: Claims) -> Iterator[tuple[Place, Case]]:
     for key in ("valid", "invalid"):
         yield from (((key, at), case) for at, case in enumerate(getattr(entry, key)))
 

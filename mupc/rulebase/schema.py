@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mupc.errors import MupcError
 from mupc.exponents import Law, Monomial, Symmetry
@@ -99,7 +99,14 @@ class Case(Strict):
     depth: str | None = None  # what the model's depth is called, if it has one
     parametrization: str | None = None
     optimizer: str | None = None
-    expect: Annotated[dict[Quantity, MonomialText], Field(min_length=1)]
+    expect: dict[Quantity, MonomialText] = {}
+    decays: bool = True  # is it decayed at all?
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.expect and self.decays:
+            raise ValueError("a case expects something")
+        return self
 
 
 class Rule(Strict):
@@ -160,6 +167,11 @@ class Entry(Strict):
     status: Literal["stable", "preview"]
     source: Words
     about: str = ""
+
+
+class Claims(Entry):
+    """An entry about settings shows by cases that it is right."""
+
     valid: Annotated[tuple[Case, ...], Field(min_length=1)]
     invalid: Annotated[tuple[Case, ...], Field(min_length=1)]
 
@@ -171,7 +183,7 @@ class Attention(Strict):
     source: Words
 
 
-class Parametrization(Entry):
+class Parametrization(Claims):
     """`families` limits it to optimizers of some families, where the literature does."""
 
     families: Annotated[tuple[Words, ...], Field(min_length=1)] | None = None
@@ -198,6 +210,52 @@ class DecayLaw(CitedLaw):
     basis: Literal["paper", "code", "derived", "measured"] = "paper"
 
 
+class DecayRule(Strict):
+    """For parameters of these roles: a law in an optimizer's symbols, or no decay. Later rules override earlier."""
+
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] | None = None
+    law: LawText | None = None
+    decays: bool = True
+    source: Words
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.decays == (self.law is None):
+            raise ValueError("give a law, or decays = false")
+        return self
+
+
+class WeightDecay(Claims):
+    """A rule of its own for weight decay, over what optimizer and parametrization say, in torch's convention lr*decay.
+
+    `forms` are those of optimizers' decay that it is stated for; none: any. `batch` and `tokens` are laws for a run's
+    other batch (`batch`) and length (`tokens`), as ratios to those it was tuned at.
+    """
+
+    forms: Annotated[tuple[Literal["coupled", "decoupled", "independent"], ...], Field(min_length=1)] | None = None
+    batch: MonomialText = "1"
+    tokens: MonomialText = "1"
+    rule: Annotated[tuple[DecayRule, ...], Field(min_length=1)]
+
+    def run(self) -> Monomial:
+        """What batch and tokens do to it."""
+        return Monomial.parse(self.batch) * Monomial.parse(self.tokens)
+
+
+Distribution = Literal[
+    "normal", "truncated_normal", "uniform", "orthogonal", "generalized_gaussian", "zeros",
+    "s4d_lin", "s4d_inv", "s4d_legs", "s4d_real", "s4d_dt",
+]  # fmt: skip
+
+
+class Initializer(Entry):
+    """A distribution of `mupc.initializers` with its knobs; `kurtosis` is E w^4 / (E w^2)^2 where it is one number."""
+
+    distribution: Distribution
+    knobs: dict[str, float] = {}
+    kurtosis: float | None = None
+
+
 class SymmetryTable(Strict):
     """Powers of t: see `mupc.exponents.Symmetry`."""
 
@@ -208,7 +266,7 @@ class SymmetryTable(Strict):
     source: Words
 
 
-class Optimizer(Entry):
+class Optimizer(Claims):
     """`roles` limits it to parameters that it is made for; `fallback` names the optimizer of the others."""
 
     family: Words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from mupc.rulebase.schema import Entry, Optimizer, Parametrization, Rule
+from mupc.rulebase.schema import Entry, Initializer, Optimizer, Parametrization, Rule, WeightDecay
 
 WIDTH = 100
 
@@ -17,6 +17,11 @@ def explained(kind: str, entry: Entry) -> str:
         lines += _parametrization(entry)
     if isinstance(entry, Optimizer):
         lines += _optimizer(entry)
+    if isinstance(entry, WeightDecay):
+        lines += _decay(entry)
+    if isinstance(entry, Initializer):
+        knobs = "".join(f", {name} {value:g}" for name, value in entry.knobs.items())
+        lines.append(f"distribution {entry.distribution}{knobs}")
     return "\n".join(line for long in lines for line in _folded(long)).rstrip()
 
 
@@ -71,3 +76,12 @@ def _optimizer(entry: Optimizer) -> list[str]:
     powers += [f"{knob} t^{power}" for knob, power in table.others.items()]
     lines += [f"abc-symmetry: multiplier t, init t^-1, {', '.join(powers)}", f"  Source: {table.source}"]
     return lines
+
+
+def _decay(entry: WeightDecay) -> list[str]:
+    lines = [f"stated for {' and '.join(entry.forms)} decay"] if entry.forms else []
+    for rule in entry.rule:
+        whom = f"role {' or '.join(rule.roles)}" if rule.roles else "every parameter"
+        lines += [f"{whom}: " + (f"decay ~ {rule.law}" if rule.decays else "none"), f"  Source: {rule.source}"]
+    run = str(entry.run())
+    return lines + ([f"with another batch or length: decay ~ {run}"] if run != "1" else [])
