@@ -98,7 +98,7 @@ def test_rates_are_its_groups(kind: type[nn.Module], optimizer: str) -> None:
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_inits_are_its_inits(kind: type[nn.Module]) -> None:
-    """Matrices: mup rescales the readout to std 1, relative to the base, and leaves torch's 1/sqrt(fan_in) elsewhere."""
+    """mup rescales the readout to std 1, relative to the base, and leaves torch's 1/sqrt(fan_in) elsewhere."""
     small, large = kind(BASE), based(kind)
     plan = planned(lambda n: kind(n, nn.Linear), INPUTS[kind](), "adamw")
     ratios = {d.name: d.size / d.base for d in plan.dims}

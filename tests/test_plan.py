@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mupc.analysis import analyze
 from mupc.errors import MupcError
 from mupc.exponents import Monomial
 from mupc.plan import Plan, make_plan
 from mupc.roles import Dim, Parameter, Part, Roles, Use
+from mupc.rulebase import load_rules
 
 ROOT = Path(__file__).parent.parent
 
@@ -313,3 +315,27 @@ def test_table8_moves_the_readout_into_a_multiplier():
     head = make_plan(MODEL, gauge="table8").parameter("head")
     assert (head.multiplier.exponent, head.init_std.exponent, head.lr.exponent) == ({"n": "-1"}, {}, {})
     assert make_plan(MODEL, gauge="fold").parameter("head").multiplier.exponent == {}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon", "adafactor"])
+@pytest.mark.parametrize("parametrization", sorted(load_rules().parametrizations))
+def test_every_parametrization_plans_real_models(real_models, parametrization, optimizer):
+    """Under every optimizer that it is known for, every tensor gets its settings; else one line says for which."""
+    families = load_rules().parametrizations[parametrization].families
+    for analysis in real_models:
+        base = {d.name: max(1, d.size // 2) for d in analysis.dims if d.grows}
+        try:
+            plan = make_plan(analysis, base=base, parametrization=parametrization, optimizer=optimizer)
+        except MupcError as error:
+            assert families and f"{parametrization} is known for" in str(error)
+            continue
+        assert all(p.lr is not None and p.init_std is not None for p in plan.parameters if p.role != "unused")
+        assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.fixture(scope="module")
+def real_models():
+    from tests.test_examples import CASES
+
+    chosen = {case.name: case for case in CASES}
+    return [analyze(case.build(), case.example_inputs()) for case in (chosen["nano_gpt"], chosen["moe"], chosen["ssm"])]
