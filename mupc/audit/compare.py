@@ -52,7 +52,10 @@ def audit(
     chosen = optimizer or _main_rule(rule_of.values(), rules) or "adamw"
 
     def planned(name: str) -> Plan:
-        return make_plan(large.analysis, base=growing, parametrization=name, optimizer=chosen, rulebase=rules)
+        plan = make_plan(large.analysis, parametrization=name, optimizer=chosen, rulebase=rules)
+        depths = {d.name: small.analysis.depth for d in plan.dims if d.kind == "depth" and d.grows}
+        base = growing | {name: size for name, size in depths.items() if size}
+        return make_plan(large.analysis, base=base, parametrization=name, optimizer=chosen, rulebase=rules)
 
     plan = planned(parametrization)
     found = [multipliers(one.analysis, one.model) for one in (small, large)]
@@ -69,7 +72,7 @@ def audit(
         optimizer=chosen if rule_of else None,
         dims=tuple(dim for dim in dims if dim.base != dim.size or dim.grows),
         rows=tuple(rows),
-        matches=tuple(_matches(rules, planned, held)),
+        matches=tuple(_matches(rules, planned, held, parametrization)),
         notes=tuple(_notes(dims, large, small, rule_of, live[1])),
     )
 
@@ -222,8 +225,10 @@ def _attention(plan: Plan, rules: RuleBase, found: Sequence[Multipliers], dims: 
         yield Row(name=module, role="attention", held=(held,))
 
 
-def _matches(rules: RuleBase, planned: Callable[[str], Plan], held: Callable[[Plan], Sequence[Row]]) -> list[Match]:
-    """Every parametrization by how many rows agree with it in init and rate, the best first."""
+def _matches(
+    rules: RuleBase, planned: Callable[[str], Plan], held: Callable[[Plan], Sequence[Row]], first: str
+) -> list[Match]:
+    """Every parametrization by how many rows agree with it in init and rate, the best first, of equals `first`."""
     out = []
     for name in sorted(rules.parametrizations):
         try:
@@ -233,7 +238,7 @@ def _matches(rules: RuleBase, planned: Callable[[str], Plan], held: Callable[[Pl
         verdicts = [v for row in rows if (v := row.agrees("init", "lr", "optimizer")) is not None]
         if verdicts:
             out.append(Match(parametrization=name, agree=sum(verdicts), of=len(verdicts)))
-    return sorted(out, key=lambda m: (-m.agree / m.of, m.parametrization))
+    return sorted(out, key=lambda m: (-m.agree / m.of, m.parametrization != first, m.parametrization))
 
 
 def _notes(

@@ -149,3 +149,69 @@ def either(width: int = 128) -> nn.Module:
     """Two kinds of model by size: nothing corresponds."""
     narrow = nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
     return narrow if width < 100 else GPT(width)
+
+
+class DeepGPT(GPT):
+    """Every branch is multiplied by a number."""
+
+    def __init__(self, width: int, depth: int, branch: float) -> None:
+        super().__init__(width, depth)
+        for block in self.blocks:
+            block.branch = branch
+            block.forward = scaled_forward.__get__(block)  # type: ignore[method-assign]
+
+
+def scaled_forward(self: Block, x: Tensor) -> Tensor:
+    heads = (t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in self.qkv(self.ln1(x)).chunk(3, -1))
+    mixed = F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
+    x = x + self.proj(mixed) * self.branch
+    return x + self.down(F.gelu(self.up(self.ln2(x)))) * self.branch
+
+
+def completep(width: int = 128, depth: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """CompleteP by hand: muP in width, branches and their eps over the depth."""
+    m, deep = width / BASE, depth / 2
+    model = draw(DeepGPT(width, depth, 1 / deep), {"wte": 0.02, "head": 0.02 / m, "": 0.02 / math.sqrt(m)})
+    named = dict(model.named_parameters())
+    kinds = {
+        "matrix": [p for n, p in named.items() if p.ndim == 2 and "blocks" in n],
+        "vector": [p for n, p in named.items() if p.ndim == 1 and "blocks" in n],
+        "head": [named["head.weight"]],
+        "rest": [p for n, p in named.items() if "blocks" not in n and "head" not in n],
+    }
+    settings = {
+        "matrix": {"lr": 1e-2 / m, "weight_decay": 0.1 * m, "eps": 1e-8 / m / deep},
+        "vector": {"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-8 / m / deep},
+        "head": {"lr": 1e-2 / m, "weight_decay": 0.1 * m, "eps": 1e-8},
+        "rest": {"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-8 / m},
+    }
+    return model, torch.optim.AdamW([{"params": kinds[k], **settings[k]} for k in kinds])
+
+
+class UnitGPT(GPT):
+    """u-muP by hand: every weight starts at one, ops carry the scale."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids)
+        for block in self.blocks:
+            heads = block.qkv(block.ln1(x)) * block.qkv.in_features**-0.5
+            q, k, v = (t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in heads.chunk(3, -1))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            x = x + block.proj(mixed) * block.proj.in_features**-0.5
+            up = block.up(block.ln2(x)) * block.up.in_features**-0.5
+            x = x + block.down(F.gelu(up)) * block.down.in_features**-0.5
+        return self.head(self.ln(x)) / self.head.in_features
+
+
+def umup(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = draw(UnitGPT(width), {"": 1.0})
+    rates = {n: 1.0 if p.ndim == 1 or "head" in n else p.shape[1] ** -0.5 for n, p in model.named_parameters()}
+    return model, torch.optim.AdamW([{"params": [p], "lr": 0.1 * rates[n]} for n, p in model.named_parameters()])
+
+
+def everett_standard(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The standard init with per-layer rates."""
+    model = GPT(width)
+    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "wte" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "wte" in n]
+    return model, torch.optim.AdamW([{"params": hidden, "lr": 1.0 / width}, {"params": rest, "lr": 1e-2}])

@@ -133,3 +133,20 @@ def test_misuse_is_one_line(arguments: list[str], said: str, capsys: pytest.Capt
 def test_a_model_of_another_kind_is_refused() -> None:
     with pytest.raises(MupcError):
         audit("either", base={"width": 64})
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "settings", "base"),
+    [
+        ("completep", "completep", ("width=256", "depth=8"), {"width": 64, "depth": 4}),
+        ("umup", "umup", ("width=256",), {"width": 64}),
+        ("everett_standard", "everett_standard_full", ("width=256",), {"width": 64}),
+    ],
+)
+def test_known_recipes_are_recognized(name: str, recipe: str, settings: tuple[str, ...], base: dict[str, int]) -> None:
+    found = audit(name, *settings, base=base, parametrization=recipe)
+    best = {m.parametrization: (m.agree, m.of) for m in found.matches}
+    assert best[recipe][0] == best[recipe][1], off(found)
+    assert found.matches[0].agree == found.matches[0].of
+    assert best["standard"][0] < best["standard"][1]
+    assert not {key for key in off(found) if key[1] in ("init", "lr")}
