@@ -10,6 +10,7 @@ from math import prod
 from torch import nn
 
 from mupc.analysis import Analysis
+from mupc.audit.dichotomy import implied
 from mupc.audit.document import Audit, Held, Match, Moved, Row
 from mupc.audit.hold import Holder
 from mupc.audit.multipliers import Multipliers, multipliers
@@ -65,6 +66,7 @@ def audit(
     def held(one: Plan) -> list[Row]:
         return Holder(one, rules, live[0], live[1], pairs, rule_of).rows()
 
+    limit = implied(plan, live[0], live[1], pairs) if rules.optimizer(chosen).family == "sgd" and rule_of else None
     rows = [*held(plan), *_uses(plan, found, pairs), *_attention(plan, rules, found, dims)]
     return Audit(
         target=large.analysis.target,
@@ -73,6 +75,7 @@ def audit(
         dims=tuple(dim for dim in dims if dim.base != dim.size or dim.grows),
         rows=tuple(rows),
         matches=tuple(_matches(rules, planned, held, parametrization)),
+        regime=None if limit is None else f"{limit[1].name}, r = {limit[1].r}: {limit[1].why[0]}",
         notes=tuple(_notes(dims, large, small, rule_of, live[1])),
     )
 

@@ -73,6 +73,7 @@ class Audit(Frozen):
     dims: tuple[Moved, ...]
     rows: tuple[Row, ...]
     matches: tuple[Match, ...]
+    regime: str | None = None  # the infinite-width limit, for SGD (TP4, arXiv:2011.14522)
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:

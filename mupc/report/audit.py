@@ -39,7 +39,8 @@ def _matches(audit: Audit, width: int) -> list[Text]:
     out = lines_of(f"Best match: {names}, {best[0].agree} of {best[0].of} tensors in init and rate", width, "bold")
     rest = [m for m in audit.matches if m not in best][:SHOWN]
     said = ", ".join(f"{m.parametrization} {m.agree} of {m.of}" for m in rest)
-    return out + (lines_of(f"  then {said}", width, hang="  ") if said else [])
+    out += lines_of(f"  then {said}", width, hang="  ") if said else []
+    return out + (lines_of(f"Its limit: {audit.regime}", width, hang="  ") if audit.regime else [])
 
 
 def _rows(audit: Audit, verbose: bool, width: int) -> Iterable[list[Text]]:

@@ -215,3 +215,33 @@ def everett_standard(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "wte" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "wte" in n]
     return model, torch.optim.AdamW([{"params": hidden, "lr": 1.0 / width}, {"params": rest, "lr": 1e-2}])
+
+
+class Plain(nn.Module):
+    def __init__(self, width: int, multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.enter, self.hidden = nn.Linear(16, width, bias=False), nn.Linear(width, width, bias=False)
+        self.head, self.multiplier = nn.Linear(width, 8, bias=False), multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.hidden(torch.tanh(self.enter(x))))) * self.multiplier
+
+
+def sgd_standard(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = Plain(width)
+    nn.init.normal_(model.enter.weight, std=0.25)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def sgd_kernel(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model, _ = sgd_standard(width)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1 * BASE / width)
+
+
+def sgd_mup(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    m = width / BASE
+    model = Plain(width, 1 / m)
+    nn.init.normal_(model.enter.weight, std=0.25)
+    nn.init.normal_(model.head.weight, std=0.25)
+    rates = ((model.enter, m), (model.hidden, 1.0), (model.head, m))
+    return model, torch.optim.SGD([{"params": layer.parameters(), "lr": 0.1 * by} for layer, by in rates])

@@ -18,7 +18,8 @@ FILE = str(HERE / "setups.py")
 
 def audit(name: str, *settings: str, base: dict[str, int] | None = None, file: str = FILE, **options: object) -> Audit:
     given = {"base": base or {"width": 64}, **options}
-    job = Job(f"{file}:{name}", settings or ("width=256",), options=given, memory=16.0, work="audit")
+    inputs = ("x:float32[2,16]",) if name.startswith("sgd") else ()
+    job = Job(f"{file}:{name}", settings or ("width=256",), inputs, options=given, memory=16.0, work="audit")
     return Audit.from_json(run(job).document)
 
 
@@ -150,3 +151,14 @@ def test_known_recipes_are_recognized(name: str, recipe: str, settings: tuple[st
     assert found.matches[0].agree == found.matches[0].of
     assert best["standard"][0] < best["standard"][1]
     assert not {key for key in off(found) if key[1] in ("init", "lr")}
+
+
+@pytest.mark.parametrize(
+    ("name", "regime"),
+    [("sgd_standard", "unstable, r = -1"), ("sgd_kernel", "kernel, r = 1/2"), ("sgd_mup", "feature")],
+)
+def test_the_limit_that_a_set_up_implies(name: str, regime: str) -> None:
+    found = audit(name, "width=512")
+    assert found.regime is not None
+    assert found.regime.startswith(regime)
+    assert audit("standard").regime is None  # Adam's: the theorem is SGD's
