@@ -73,7 +73,7 @@ class Factors:
         left = list(filter(self.open, product))
         if len(left) < 2:
             return False
-        alone = [a for a in left if a in self.facts.alone]
+        alone = [a for a in left if a in self.facts.alone and not self._batches(a)]
         kept = [a for a in left if not self._counted(a)]
         if len(alone) == 1:
             self.settle(alone[0], Kind("width", True, "the factor that stands alone as another parameter's axis"))
@@ -108,6 +108,11 @@ class Factors:
 
     def _contracted(self, atom: Atom) -> bool:
         return bool(self.facts.evidence(atom))
+
+    def _batches(self, atom: Atom) -> bool:
+        """A matrix is batched over it: it stands alone there as a number of groups does."""
+        uses = (use for use in self.facts.of[atom].carried if use.contracts)
+        return any({"in", "out"} <= {word for entry in use.axes for word, _ in entry} for use in uses)
 
     def _counted(self, atom: Atom) -> bool:
         """Single places are taken out of it, put into it, or looked up along it."""

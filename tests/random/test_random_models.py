@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from mupc.analysis import analyze
 from mupc.errors import MupcError
-from tests.random.frames import Residual
+from tests.random.channels import Grouped, Unequal
+from tests.random.frames import Branches, Copies, Residual, Skip, Wider
+from tests.random.maps import Shuffle
 from tests.random.models import LEAVES, Recipe, inputs, leaf, recipes
 from tests.random.spec import Block
 from tests.random.truth import built, examined, unknown, wrong
+from tests.random.variants import Generated, Twice
 
 ANYTHING = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=False)
 
@@ -50,6 +53,27 @@ def test_ten_thousand_random_models() -> None:
     seen = held(10_000)
     print(seen)
     assert seen["unknown"] < 0.01 * seen["parameters"]
+
+
+def test_a_number_of_groups_that_stands_alone() -> None:
+    """Found among ten thousand: the groups of a grouped einsum were the one factor that another parameter has alone."""
+    shuffled = Skip(first=Shuffle(how="op", depthwise=True), second=Generated(how="demod", act="gelu"), join="add")
+    grouped = Branches(
+        left=Grouped(how="einsum", normed=False), right=Wider(body=Twice(shares="lerp"), halves=2), join="cat"
+    )
+    units = (
+        Residual(body=Copies(body=shuffled, count=3, dynamic=True, apart=True), norm="none", style="sandwich"),
+        Residual(
+            body=Copies(body=Unequal(sliced=False, first=True), count=2, dynamic=True, apart=False),
+            norm="bare",
+            style="pre",
+        ),
+        Residual(body=grouped, norm="batch", style="pre"),
+    )
+    recipe = Recipe("coordinates", units, "tied", "rms", 2, False, 48, 16, False, False)
+    found = examined(recipe)
+    assert wrong(recipe, found) == []
+    assert unknown(found) == []
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
