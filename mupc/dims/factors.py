@@ -101,9 +101,14 @@ class Factors:
         return any(self.facts.of[a].scales for a in (atom, *self.facts.parts.get(atom, ())))
 
     def _streams(self, atom: Atom) -> bool:
-        """A residual stream that some weight reads whole: a width, whatever contracts it besides."""
-        expand, reads = self.facts.folded.atoms.expand, self.facts.of[atom].consumed
-        whole = any(w == "in" and expand(axis) == (atom,) for use in reads for entry in use.axes for w, axis in entry)
+        """A residual stream that a weight reads whole, not group by group: a width, whatever contracts it besides."""
+        expand = self.facts.folded.atoms.expand
+        reads = ([entry for axis in use.axes for entry in axis] for use in self.facts.of[atom].consumed)
+        whole = any(
+            any(word == "in" and expand(axis) == (atom,) for word, axis in entries)
+            and not any(word == "batch" and axis for word, axis in entries)
+            for entries in reads
+        )
         return whole and atom in self.facts.streams
 
     def _contracted(self, atom: Atom) -> bool:

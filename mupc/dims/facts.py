@@ -129,10 +129,11 @@ def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: d
     """A regrouping that does not line up loses which place is which, not who makes and who consumes the whole."""
     lost = [(below(axis), [folded.atoms.expand(p) for p in pieces]) for axis, pieces in folded.atoms.lost]
     for old, pieces in lost:
-        finite = any(of[atom].marks & {"data", "kernel", "lookup"} for atom in old)
+        finite = [atom for atom in old if of[atom].marks & {"data", "kernel", "lookup"}]
+        made = any(of[atom].produced for atom in old if atom not in finite)  # which piece has it is not known
         for atom in (a for piece in pieces for a in piece):
             if finite:
-                of[atom].marks.add("data")
+                of[atom].marks.add("opaque" if made else "data")
             for before in old:
                 of[atom].produced += [use for use in of[before].produced if use not in of[atom].produced]
     for old, pieces in reversed(lost):

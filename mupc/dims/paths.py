@@ -105,8 +105,9 @@ def _after(facts: Facts, used: RawUse, size: int) -> int:
 
 
 def _linked(facts: Facts, made: RawUse, used: RawUse, atom: Atom) -> bool:
-    """Does only what is linear lie between, and no residual stream?"""
-    return atom not in facts.streams and _reached(facts, made.node, atom, {used.node}) == [(used.node, True)]
+    """Does only what is linear lie between, no norm (a core has none around it), and no residual stream?"""
+    reached = _reached(facts, made.node, atom, {used.node}, norms=False)
+    return atom not in facts.streams and reached == [(used.node, True)]
 
 
 def _side(facts: Facts, use: RawUse, side: str) -> list[Atom]:
@@ -114,8 +115,10 @@ def _side(facts: Facts, use: RawUse, side: str) -> list[Atom]:
     return [a for entries in use.axes for word, axis in entries if word == side for a in expand(axis)]
 
 
-def _reached(facts: Facts, start: fx.Node, atom: Atom, ends: set[fx.Node]) -> list[tuple[fx.Node, bool]]:
-    """The consumers that a value meets first along the dim, and whether only linear or norm ops lie between."""
+def _reached(
+    facts: Facts, start: fx.Node, atom: Atom, ends: set[fx.Node], norms: bool = True
+) -> list[tuple[fx.Node, bool]]:
+    """The consumers that a value meets first along the dim, and whether only linear ops (or norms) lie between."""
     found: dict[tuple[fx.Node, bool], None] = {}
     seen, todo = {(start, True)}, [(start, True)]
     while todo:
@@ -124,7 +127,7 @@ def _reached(facts: Facts, start: fx.Node, atom: Atom, ends: set[fx.Node]) -> li
             if user in ends:
                 found[user, linear] = None
             elif user.op == "call_function" and _carries(facts, user, atom):
-                state = (user, linear and _linear(facts, user, node, atom))
+                state = (user, linear and _linear(facts, user, node, atom) and (norms or not _is_norm(user)))
                 if state not in seen:
                     seen.add(state)
                     todo.append(state)
@@ -140,6 +143,10 @@ def _carries(facts: Facts, node: fx.Node, atom: Atom) -> bool:
         for axis in tensor
         for a in expand(axis)
     )
+
+
+def _is_norm(node: fx.Node) -> bool:
+    return getattr(node.target, "_schema", None) is not None and signature_of(node).kind == "normalise"
 
 
 def _linear(facts: Facts, node: fx.Node, source: fx.Node, atom: Atom) -> bool:
