@@ -64,9 +64,8 @@ def im2col(call: Call) -> Signature | None:
     sizes = sizes_of((lead, batch)) | {"c": c, "kh": kh, "kw": kw, "l": dst[-1], "h": src[-2], "w": src[-1]}
     one = {k: (k,) if v != 1 else () for k, v in sizes.items()}
     ins = (*lead, one["c"], one["h"], one["w"])
-    return layout(
-        (ins,), ((*lead, (*one["c"], *one["kh"], *one["kw"]), one["l"]),), sizes, {"kh": "kernel", "kw": "kernel"}
-    )
+    marks = {"kh": "kernel", "kw": "kernel", "l": "data"}
+    return layout((ins,), ((*lead, (*one["c"], *one["kh"], *one["kw"]), one["l"]),), sizes, marks)
 
 
 @row("col2im")
@@ -78,7 +77,8 @@ def col2im(call: Call) -> Signature | None:
     sizes = sizes_of((lead, src[:-2])) | {"c": dst[-3], "kh": kh, "kw": kw, "l": src[-1], "h": dst[-2], "w": dst[-1]}
     one = {k: (k,) if v != 1 else () for k, v in sizes.items()}
     ins = (*lead, (*one["c"], *one["kh"], *one["kw"]), one["l"])
-    return layout((ins,), ((*lead, one["c"], one["h"], one["w"]),), sizes, {"kh": "kernel", "kw": "kernel"})
+    marks = {"kh": "kernel", "kw": "kernel", "h": "data", "w": "data"}  # places of an image, in new axes
+    return layout((ins,), ((*lead, one["c"], one["h"], one["w"]),), sizes, marks)
 
 
 @row("pixel_shuffle pixel_unshuffle")

@@ -17,7 +17,7 @@ from mupc.analysis import analyze
 from mupc.errors import MupcError
 from tests.random.channels import Grouped, Unequal
 from tests.random.frames import Branches, Copies, Residual, Skip, Wider
-from tests.random.maps import Shuffle
+from tests.random.maps import Pixels, Shuffle
 from tests.random.models import LEAVES, Recipe, inputs, leaf, recipes
 from tests.random.spec import Block
 from tests.random.truth import built, examined, unknown, wrong
@@ -139,3 +139,13 @@ def test_only_mupc_errors(recipe: Recipe, at: int, how: str, inputs_: str) -> No
         analyze(model, spoiled(inputs(recipe), inputs_))
     except MupcError as error:
         assert str(error)
+
+
+def test_places_that_were_folded() -> None:
+    """Found among ten thousand: the places of nn.Fold's image, cut into patches again, were taken for channels."""
+    units = (
+        Residual(body=Wider(body=Pixels(how="unfold", act="square"), halves=2), norm="root", style="none"),
+        Residual(body=Wider(body=Pixels(how="view", act="square"), halves=2), norm="root", style="inplace"),
+    )
+    recipe = Recipe("onehot", units, "named", "root", 1, False, 48, 32, False, False)
+    assert wrong(recipe, examined(recipe)) == []
