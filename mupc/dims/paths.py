@@ -55,11 +55,12 @@ def copies(facts: Facts, atom: Atom) -> tuple[RawUse, RawUse] | None:
 
 
 def _channels(facts: Facts, use: RawUse) -> set[Atom]:
-    """What grows beside a use: axes of the result that its weight does not have."""
+    """What grows beside a use: axes of the result that its weight does not have. A factor of places is a place."""
     expand = facts.folded.atoms.expand
     own = {a for entries in use.axes for _, axis in entries for a in expand(axis)}
-    beside = {a for tensor in facts.folded.tensors[use.node] for axis in tensor for a in expand(axis)} - own
-    return {a for a in beside if _scales(facts, a) and not facts.of[a].marks & FINITE}
+    axes = [expand(axis) for tensor in facts.folded.tensors[use.node] for axis in tensor]
+    beside = {a for axis in axes if not any(facts.of[a].marks & FINITE for a in axis) for a in axis} - own
+    return {a for a in beside if _scales(facts, a)}
 
 
 def _scales(facts: Facts, atom: Atom) -> bool:

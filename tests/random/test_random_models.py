@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mupc.analysis import analyze
 from mupc.errors import MupcError
+from tests.random.attention import Latents
 from tests.random.channels import Grouped, Unequal
 from tests.random.frames import Branches, Copies, Residual, Skip, Wider
 from tests.random.maps import Pixels, Shuffle
@@ -148,4 +149,19 @@ def test_places_that_were_folded() -> None:
         Residual(body=Wider(body=Pixels(how="view", act="square"), halves=2), norm="root", style="inplace"),
     )
     recipe = Recipe("onehot", units, "named", "root", 1, False, 48, 32, False, False)
+    assert wrong(recipe, examined(recipe)) == []
+
+
+def test_places_cut_into_patches_are_no_channels() -> None:
+    """Found among ten thousand: a width mixed beside patches of places was taken for copies of the stream."""
+    units = (
+        Residual(body=Pixels(how="view", act="silu"), norm="rms", style="none"),
+        Residual(
+            body=Skip(first=Latents(scores="sdpa"), second=Latents(scores="sdpa"), join="add"),
+            norm="batch",
+            style="sandwich",
+        ),
+        Residual(body=Wider(body=Wider(body=Twice(shares="scores"), halves=3), halves=2), norm="plus", style="none"),
+    )
+    recipe = Recipe("columns", units, "query", "rms", 4, False, 48, 16, False, True)
     assert wrong(recipe, examined(recipe)) == []
