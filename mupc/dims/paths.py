@@ -60,7 +60,7 @@ def _channels(facts: Facts, use: RawUse) -> set[Atom]:
     own = {a for entries in use.axes for _, axis in entries for a in expand(axis)}
     axes = [expand(axis) for tensor in facts.folded.tensors[use.node] for axis in tensor]
     beside = {a for axis in axes if not any("data" in facts.of[a].marks for a in axis) for a in axis} - own
-    return {a for a in beside if _scales(facts, a) and not facts.of[a].marks & FINITE}
+    return {a for a in beside if _scales(facts, a) and not facts.of[a].marks & (FINITE | {"picked"})}
 
 
 def _scales(facts: Facts, atom: Atom) -> bool:
