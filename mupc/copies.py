@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import fx
-
 from mupc.roles import Parameter, Use
 from mupc.trace import LeftOut, Trace
 
@@ -36,36 +34,37 @@ def with_copies(trace: Trace, gone: Sequence[LeftOut], found: Mapping[str, Param
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What a parameter of a left-out block was copied from, its name within the block, the block's nodes."""
+    """What a parameter of a left-out block was copied from, its name within the block, the block."""
 
     like: str
     inner: str
-    nodes: Mapping[str, fx.Node]
+    block: LeftOut
 
 
 def _origins(trace: Trace, gone: Sequence[LeftOut]) -> dict[str, _Origin]:
     names = {node: name for name, node in trace.parameters.items()} if gone else {}
     found: dict[str, _Origin] = {}
     for one in gone:
-        nodes = one.nodes()
         for inner, node in one.block.own.items():
             like = one.like.own[inner]
             if node is not like and node in names and like in names:
-                found[names[node]] = _Origin(names[like], inner, nodes)
+                found[names[node]] = _Origin(names[like], inner, one)
     return found
 
 
 def _moved(like: Parameter, name: str, origin: _Origin) -> Parameter:
     """The verdict with the copy's own names."""
-    uses = tuple(_used(use, origin.nodes) for use in like.uses)
-    theirs, ours = like.name.removesuffix(origin.inner), name.removesuffix(origin.inner)
-    why = tuple(line.replace(f" {theirs}", f" {ours}") for line in like.why)
+    uses = tuple(_used(use, origin.block) for use in like.uses)
+    theirs, ours = f" {like.name.removesuffix(origin.inner)}", f" {name.removesuffix(origin.inner)}"
+    why = tuple([line.replace(theirs, ours) for line in like.why])
     for old, new in zip(like.uses, uses, strict=True):
         if old.source is None:  # then the reason names the node
             why = tuple(line.replace(f" at {old.node}", f" at {new.node}") for line in why)
     return replace(like, name=name, uses=uses, why=why)
 
 
-def _used(use: Use, nodes: Mapping[str, fx.Node]) -> Use:
-    node = nodes.get(use.node)
-    return use if node is None else replace(use, node=node.name, module=str(node.meta.get("module", "")))
+def _used(use: Use, block: LeftOut) -> Use:
+    node = block.node(use.node)
+    if node is None:
+        return use
+    return Use(node.name, use.op, str(node.meta.get("module", "")), use.source, use.axes, use.role)

@@ -7,8 +7,10 @@ copied from then holds of it, node by node and parameter by parameter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import count
 
 from torch import fx
 
@@ -31,6 +33,11 @@ class Block:
     def family(self) -> Block:
         return self.like or self
 
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where in the block its nodes are, by name."""
+        return {node.name: at for at, node in enumerate(self.nodes)}
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -39,9 +46,10 @@ class LeftOut:
     block: Block
     like: Block
 
-    def nodes(self) -> Mapping[str, fx.Node]:
-        """The block's nodes by the names of those that stand for them."""
-        return {like.name: node for like, node in zip(self.like.nodes, self.block.nodes, strict=True)}
+    def node(self, name: str) -> fx.Node | None:
+        """The block's node for which the one of this name stands."""
+        at = self.like.places.get(name)
+        return None if at is None else self.block.nodes[at]
 
 
 def left_out(blocks: Sequence[Block], outputs: Iterable[fx.Node]) -> tuple[list[LeftOut], dict[fx.Node, fx.Node]]:
@@ -60,14 +68,14 @@ class _Runs:
 
     def __init__(self, blocks: Sequence[Block], outputs: Iterable[fx.Node]) -> None:
         self.ends = set(outputs)
-        self.nodes = {block: frozenset(block.nodes) for block in blocks}
-        self.place = {(block.family, node): at for block in blocks for at, node in enumerate(block.nodes)}
+        self.places = {block: dict(zip(block.nodes, count(), strict=False)) for block in blocks}
         self.owners: dict[fx.Node, list[Block]] = {}
         for block in blocks:
             for node in block.nodes:
                 self.owners.setdefault(node, []).append(block)
         self.gone: dict[Block, None] = {}
         self.instead: dict[fx.Node, fx.Node] = {}
+        self.around = cache(self._around)
 
     def consider(self, block: Block) -> None:
         """Leave out the run that ends in this block, if there is one."""
@@ -76,7 +84,7 @@ class _Runs:
         while one is not None and len(run) < LONGEST and self._may_go(one):
             run.append(one)
             given = self._given(one)
-            before = {at: node for node in given if (at := self.place.get((block.family, node))) is not None}
+            before = {self.places[kin][node]: node for node in given if (kin := self._kin(block, node))}
             if not self._as_its_like(one, given):
                 return
             if before:
@@ -89,22 +97,23 @@ class _Runs:
 
     def _may_go(self, block: Block) -> bool:
         """It is another's copy, and nobody else reads its parameters, nor is anything that it makes an output."""
-        inside = self.nodes[block]
-        if block.like is None or block in self.gone or not self.ends.isdisjoint(inside):
+        inside = self.places[block]
+        if block.like is None or block in self.gone or any(end in inside for end in self.ends):
             return False
         return all(user in inside for node in block.own.values() for user in node.users)
 
+    def _kin(self, block: Block, node: fx.Node) -> Block | None:
+        """The block of the same family that makes a node."""
+        return next((owner for owner in self.owners.get(node, ()) if owner.family is block.family), None)
+
+    def _around(self, block: Block) -> dict[fx.Node, None]:
+        """What a block reads that is not its own."""
+        inside = self.places[block].keys() | block.own.values()
+        return dict.fromkeys(s for node in block.nodes for s in node.all_input_nodes if s not in inside)
+
     def _given(self, block: Block) -> dict[fx.Node, None]:
         """What a block reads that is not its own; for what is left out stands its like."""
-        inside = self.nodes[block].union(block.own.values())
-        found: dict[fx.Node, None] = {}
-        for node in block.nodes:
-            for source in node.all_input_nodes:
-                if source not in inside:
-                    while source in self.instead:
-                        source = self.instead[source]
-                    found[source] = None
-        return found
+        return dict.fromkeys(_resolved(node, self.instead) for node in self.around(block))
 
     def _as_its_like(self, block: Block, given: Iterable[fx.Node]) -> bool:
         """Does it read nothing of its own from around it but the stream: no tensor that only this block is handed?"""
@@ -113,22 +122,24 @@ class _Runs:
 
     def _prior(self, block: Block, given: Iterable[fx.Node]) -> Block | None:
         """The one block that makes what this one reads of blocks, which nobody else reads."""
-        owners = [[o for o in self.owners.get(node, ()) if self.nodes[o].isdisjoint(block.nodes)] for node in given]
+        owners = [
+            [o for o in self.owners.get(node, ()) if self.places[o].keys().isdisjoint(block.nodes)] for node in given
+        ]
         outer = {max(several, key=lambda o: len(o.nodes)) for several in owners if several}
         if len(outer) != 1:
             return None
         (found,) = outer
-        return found if self._users(found) <= self.nodes[block] else None
+        return found if self._users(found) <= self.places[block].keys() else None
 
     def _users(self, block: Block) -> set[fx.Node]:
-        inside = self.nodes[block]
+        inside = self.places[block]
         return {user for node in block.nodes for user in node.users if user not in inside}
 
     def _passed(self, run: Sequence[Block], before: Mapping[int, fx.Node]) -> dict[fx.Node, fx.Node] | None:
         """What each result of the run is in the block before it. What the run makes is read by one more of its kind, in
         the place of what was made before, or, at the end of a stack, by none of them."""
         last, first = run[0], run[-1]
-        inside, family = self.nodes[last], first.family
+        inside = self.places[last]
         passed: dict[fx.Node, fx.Node] = {}
         after: set[Block | None] = set()
         for at, node in enumerate(last.nodes):
@@ -137,7 +148,7 @@ class _Runs:
                 return None
             for user in users:
                 passed[node] = before[at]
-                after.add(next((o for o in self.owners.get(user, ()) if o.family is family), None))
+                after.add(self._kin(first, user))
         return passed if len(after) == 1 else None
 
 
@@ -147,12 +158,26 @@ def without(graph: fx.Graph, blocks: Sequence[LeftOut], instead: Mapping[fx.Node
     thin = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
 
-    def copied(node: fx.Node) -> fx.Node:
-        while node in instead:
-            node = instead[node]
-        return made[node]
+    def change(node: fx.Node) -> fx.Node:
+        return made[_resolved(node, instead)]
 
     for node in graph.nodes:
         if node not in gone:
-            made[node] = thin.node_copy(node, copied)
+            made[node] = _copied(node, thin, change)
     return made
+
+
+def _copied(node: fx.Node, graph: fx.Graph, change: Callable[[fx.Node], fx.Node]) -> fx.Node:
+    """`Graph.node_copy`, but for looking through arguments and for a free name once more: most of its time."""
+    args, kwargs = fx.map_arg(node.args, change), fx.map_arg(node.kwargs, change)
+    copy = fx.Node(graph, node.name, node.op, node.target, args, kwargs, node.type)
+    copy.meta.update(node.meta)
+    graph._insert(copy)
+    graph._len += 1
+    return copy
+
+
+def _resolved(node: fx.Node, instead: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    while node in instead:
+        node = instead[node]
+    return node
