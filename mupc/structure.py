@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import networkx as nx
 from torch import fx, nn
 
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import printed, shapes
 from mupc.trace import Trace
+
+Add = tuple[fx.Node, fx.Node, fx.Node]  # the sum and its two terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ def reaching(trace: Trace, numbers: Container[fx.Node] = ()) -> frozenset[fx.Nod
 
     Nor through `numbers`, which are computed from parameters and constants alone: a weight's norm is no use of it.
     """
-    flow = nx.DiGraph()
-    for node in trace.graph.nodes:
-        flow.add_edges_from((source, node) for source in node.all_input_nodes if _carries(source, numbers))
-    ends = list(trace.outputs.values())
-    flow.add_edges_from((node, "end") for node in ends)
-    return frozenset(nx.ancestors(flow, "end")) if ends else frozenset()
+    found = set(trace.outputs.values())
+    todo = list(found)
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source not in found and _carries(source, numbers):
+                found.add(source)
+                todo.append(source)
+    return frozenset(found)
 
 
 def _carries(node: fx.Node, numbers: Container[fx.Node]) -> bool:
@@ -41,11 +44,20 @@ def _carries(node: fx.Node, numbers: Container[fx.Node]) -> bool:
     return node not in numbers and (dtype is None or dtype.is_floating_point or dtype.is_complex)
 
 
-def residuals(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> tuple[Residual, ...]:
+def additions(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> Iterator[Add]:
+    """Adds of two different activations."""
+    for node in graph.nodes:
+        if node.op == "call_function" and printed(node.target).startswith("aten.add"):
+            pair = [s for s in tensor_nodes(node) if is_data(s)]
+            if len(pair) == 2 and pair[0] is not pair[1]:
+                yield node, pair[0], pair[1]
+
+
+def residuals(graph: fx.Graph, adds: Iterable[Add], is_data: Callable[[fx.Node], bool]) -> tuple[Residual, ...]:
     """Every add of two activations of one shape, one of which is an ancestor of the other."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     found = []
-    for node, *pair in _adds(graph, is_data):
+    for node, *pair in adds:
         early, late = sorted((_origin(s, is_data) for s in pair), key=order.__getitem__)
         if early is late or shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
             continue
@@ -78,22 +90,14 @@ def _bounded(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> bool:
     return False
 
 
-def merges(graph: fx.Graph, is_data: Callable[[fx.Node], bool], layers: set[fx.Node]) -> tuple[fx.Node, ...]:
+def merges(adds: Iterable[Add], is_data: Callable[[fx.Node], bool], layers: set[fx.Node]) -> tuple[fx.Node, ...]:
     """Adds of two values each of which comes straight from a layer of its own, through norms, gains and layout only."""
     found = []
-    for node, *pair in _adds(graph, is_data):
+    for node, *pair in adds:
         ends = [_maker(s, is_data, layers) for s in pair]
         if None not in ends and ends[0] is not ends[1]:
             found.append(node)
     return tuple(found)
-
-
-def _adds(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
-    for node in graph.nodes:
-        if node.op == "call_function" and printed(node.target).startswith("aten.add"):
-            pair = [s for s in tensor_nodes(node) if is_data(s)]
-            if len(pair) == 2 and pair[0] is not pair[1]:
-                yield node, pair[0], pair[1]
 
 
 def _maker(node: fx.Node, is_data: Callable[[fx.Node], bool], layers: set[fx.Node]) -> fx.Node | None:
@@ -166,21 +170,31 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def blocks(model: nn.Module) -> tuple[tuple[str, ...], ...]:
     """Groups of sibling modules that hold the same parameters in the same shapes, in order: `("h.0", "h.1", ...)`."""
-    groups: list[tuple[str, ...]] = []
-    for prefix, parent in model.named_modules():
-        children: dict[object, list[str]] = defaultdict(list)
-        for name, child in parent.named_children():
-            if name.isdigit() and (layout := _layout(child)):
-                children[layout].append(f"{prefix}.{name}" if prefix else name)
-        groups += [tuple(names) for names in children.values() if len(names) > 1]
-    return tuple(groups)
+    layouts: dict[nn.Module, tuple[object, ...]] = {}
+    siblings: list[dict[object, dict[nn.Module, str]]] = []
 
+    def layout(module: nn.Module, path: str) -> tuple[object, ...]:
+        """The parameters' shapes by name, then the layouts of those children that hold any."""
+        held: list[object] = [(name, p.shape) for name, p in module._parameters.items() if p is not None]
+        alike: dict[object, dict[nn.Module, str]] = defaultdict(dict)
+        siblings.append(alike)
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            inner = layouts.get(child)
+            if inner is None:
+                inner = layouts[child] = layout(child, f"{path}{name}.")
+            if inner:
+                held.append((name, inner))
+                if name.isdigit():
+                    alike[inner].setdefault(child, f"{path}{name}")
+        return tuple(held)
 
-def _layout(module: nn.Module) -> tuple[object, ...]:
-    return tuple((name, tuple(p.shape)) for name, p in module.named_parameters(remove_duplicate=False))
+    layout(model, "")
+    return tuple(tuple(names.values()) for alike in siblings for names in alike.values() if len(names) > 1)
 
 
 def depth(groups: tuple[tuple[str, ...], ...], residual_modules: frozenset[str]) -> int | None:
     """The length of the longest group of blocks that hold residual branches; None where there is none."""
-    lengths = [len(g) for g in groups if any(m == b or m.startswith(b + ".") for b in g for m in residual_modules)]
-    return max(lengths, default=None) if lengths else None
+    above = {".".join(path[:at]) for m in residual_modules for path in [m.split(".")] for at in range(1, len(path) + 1)}
+    return max((len(group) for group in groups if not above.isdisjoint(group)), default=None)

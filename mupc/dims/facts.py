@@ -11,7 +11,7 @@ from torch import fx
 
 from mupc.dims.atoms import Atom, Axis
 from mupc.dims.records import DATA, Folded, RawUse
-from mupc.structure import Residual, merges, reaching, residuals
+from mupc.structure import Residual, additions, merges, reaching, residuals
 from mupc.trace import Trace
 
 
@@ -120,9 +120,10 @@ def _adds(trace: Trace, folded: Folded) -> tuple[tuple[Residual, ...], tuple[fx.
 
     layers = {use.node for use in folded.uses if use.contracts}
     looked = {use.node for use in folded.uses if any(w == "lookup" for entries in use.axes for w, _ in entries)}
-    found = residuals(trace.graph, is_data)
+    adds = list(additions(trace.graph, is_data))
+    found = residuals(trace.graph, adds, is_data)
     branches = tuple(r for r in found if not layers.isdisjoint(r.branch))
-    return branches, merges(trace.graph, is_data, layers - looked)
+    return branches, merges(adds, is_data, layers - looked)
 
 
 def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: dict[Axis, None]) -> None:
