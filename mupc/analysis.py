@@ -147,22 +147,23 @@ def name_dims(
     atoms = dims.facts.folded.atoms
     block_of = {member: group[0] for group in repeated for member in group}
     places: dict[Atom, dict[str, None]] = {}
-    spots: dict[Atom, dict[tuple[str, int, int], None]] = {}
+    spots: dict[Atom, dict[_Spot, None]] = {}
     axes: set[Atom] = set()  # named before the parts of sums
     for parameter, node in dims.facts.trace.parameters.items():
         module = parameter.rpartition(".")[0]
+        block, inner = _within_block(parameter, block_of)
         for at, axis in enumerate(dims.facts.folded.tensors[node][0]):
             order = 0
             for leaf in atoms.expand(axis):
                 axes.add(leaf)
                 for atom in (leaf, *dims.facts.parts.get(leaf, ())):
                     places.setdefault(atom, {})[module] = None
-                    spots.setdefault(atom, {})[parameter, at, order] = None
+                    spots.setdefault(atom, {})[block, inner, at, order] = None
                     order += 1
     groups: dict[object, list[Atom]] = {}
     for atom, where in spots.items():
         kind = dims.kinds.get(atom)
-        key = (atoms.size[atom], kind and kind.kind, kind and kind.grows, _within_block(where, block_of) or atom)
+        key = (atoms.size[atom], kind and kind.kind, kind and kind.grows, _shared(where, block_of) or atom)
         groups.setdefault(key, []).append(atom)
     held = Held(model, sizes)
     taken: set[str] = set()
@@ -192,21 +193,22 @@ def _is_head_dim(dims: Dims, atom: Atom) -> bool:
     return beside or bool(dims.facts.of[atom].contracted)
 
 
-def _within_block(where: Iterable[tuple[str, int, int]], block_of: Mapping[str, str]) -> object | None:
-    """The one repeated block that holds all these places, and the places relative to it; None where there is none."""
-    found: tuple[str, str] | None = None
-    inside = []
-    for parameter, at, order in where:
-        parts = parameter.split(".")
-        cut = next((i for i in range(1, len(parts)) if ".".join(parts[:i]) in block_of), None)
-        if cut is None:
-            return None
-        block, rest = ".".join(parts[:cut]), ".".join(parts[cut:])
-        if found not in (None, (block, block_of[block])):
-            return None
-        found = (block, block_of[block])
-        inside.append((rest, at, order))
-    return found and (found[1], tuple(inside))
+_Spot = tuple[str | None, str, int, int]  # block, parameter within it, axis, place on the axis
+
+
+def _within_block(parameter: str, block_of: Mapping[str, str]) -> tuple[str | None, str]:
+    """The outermost repeated block that holds a parameter, if any, and the parameter's name within it."""
+    dots = (at for at, letter in enumerate(parameter) if letter == ".")
+    cut = next((at for at in dots if parameter[:at] in block_of), None)
+    return (None, parameter) if cut is None else (parameter[:cut], parameter[cut + 1 :])
+
+
+def _shared(where: Iterable[_Spot], block_of: Mapping[str, str]) -> object | None:
+    """What atoms that may share a name agree in: the group of the one block that holds all these spots, and the spots
+    relative to it. None where no block holds all."""
+    blocks_met = {block for block, *_ in where}
+    block = blocks_met.pop()
+    return (block_of[block], tuple(spot[1:] for spot in where)) if block and not blocks_met else None
 
 
 def _dims(dims: Dims, names: Mapping[Atom, str], parameters: Mapping[str, Parameter]) -> tuple[Dim, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -31,28 +32,27 @@ class Held:
 
     def __init__(self, model: nn.Module, given: Mapping[str, int]) -> None:
         self.model, self.given = model, given
-        self.known: dict[str, Mapping[int, Sequence[str]]] = {}
+        self.at, self.module = cache(self._at), cache(self._module)
 
-    def at(self, path: str) -> Mapping[int, Sequence[str]]:
+    def _at(self, path: str) -> Mapping[int, Sequence[str]]:
         """The names that one module gives to sizes."""
-        if path not in self.known:
-            self.known[path] = self._sizes(path)
-        return self.known[path]
-
-    def _sizes(self, path: str) -> Mapping[int, Sequence[str]]:
         sizes: dict[int, list[str]] = defaultdict(list)
-        try:
-            module = self.model.get_submodule(path)
-        except AttributeError:  # a parameter's name need not be a path of modules
-            return sizes
-        for name, value in (*(self.given.items() if not path else ()), *_ints(module)):
+        for name, value in (*(self.given.items() if not path else ()), *_ints(self.module(path))):
             if name not in sizes[value] and not NO_SIZE.search(name):
                 sizes[value].append(name)
         return dict(sizes)
 
+    def _module(self, path: str) -> nn.Module | None:
+        """The module there, if any: a parameter's name need not be a path of modules."""
+        if not path:
+            return self.model
+        above, _, name = path.rpartition(".")
+        found = getattr(self.module(above), name, None)
+        return found if isinstance(found, nn.Module) else None
 
-def _ints(module: nn.Module) -> Iterator[tuple[str, int]]:
-    if type(module).__module__.startswith("torch."):
+
+def _ints(module: nn.Module | None) -> Iterator[tuple[str, int]]:
+    if module is None or type(module).__module__.startswith("torch."):
         return  # `in_features` says nothing that the axis does not
     config = getattr(module, "config", None)
     yield from _fields(config)
