@@ -79,7 +79,7 @@ def _call(state: Folded, node: fx.Node) -> None:
         for axis_pattern, axis in zip(pattern, tensor, strict=True):
             _bind(state.atoms, axis_pattern, axis, env, signature)
     state.tensors[node] = tuple(
-        tuple(_build(state.atoms, axis, env, signature) for axis in axes) for axes in signature.results
+        [tuple([_build(state.atoms, axis, env, signature) for axis in axes]) for axes in signature.results]
     )
     for before, after in signature.regroups:
         if len(before) == len(after) == 1:  # one dim under another size: frequencies
@@ -114,37 +114,26 @@ def _item(state: Folded, source: fx.Node, at: int, node: fx.Node) -> tuple[Tenso
 def _bind(atoms: Atoms, pattern: Pattern, axis: Axis, env: dict[str, Axis], signature: Signature) -> None:
     if not pattern:
         return
-    if len(pattern) == 1:
-        _bind_term(atoms, pattern[0], axis, env, signature)
-        return
-    pieces = atoms.split(axis, tuple(axis_size((term,), signature.sizes) for term in pattern))
+    sizes = signature.sizes
+    pieces = [axis] if len(pattern) == 1 else atoms.split(axis, tuple(axis_size((term,), sizes) for term in pattern))
     for term, piece in zip(pattern, pieces, strict=True):
-        _bind_term(atoms, term, piece, env, signature)
-
-
-def _bind_term(atoms: Atoms, term: str | Sum, axis: Axis, env: dict[str, Axis], signature: Signature) -> None:
-    if isinstance(term, Sum):
-        pieces = atoms.parts(axis, tuple(axis_size(part, signature.sizes) for part in term.parts))
-        for part, piece in zip(term.parts, pieces, strict=True):
-            _bind(atoms, part, piece, env, signature)
-        return
-    known = env.get(term)
-    if known is None:
-        env[term] = axis
-    elif known != axis:
-        atoms.unify(known, axis)
+        if isinstance(term, Sum):
+            laid = atoms.parts(piece, tuple(axis_size(part, sizes) for part in term.parts))
+            for part, its in zip(term.parts, laid, strict=True):
+                _bind(atoms, part, its, env, signature)
+        elif (known := env.setdefault(term, piece)) != piece:
+            atoms.unify(known, piece)
 
 
 def _build(atoms: Atoms, pattern: Pattern, env: dict[str, Axis], signature: Signature) -> Axis:
-    if len(pattern) == 1:
-        term = pattern[0]
-        if isinstance(term, str):
-            axis = env.get(term)
-            if axis is None:
-                axis = env[term] = atoms.new(signature.sizes[term])
-            return axis
-        return atoms.cat(tuple(_build(atoms, part, env, signature) for part in term.parts))
-    return tuple(atom for term in pattern for atom in _build(atoms, (term,), env, signature))
+    if len(pattern) != 1:
+        return tuple([atom for term in pattern for atom in _build(atoms, (term,), env, signature)])
+    (term,) = pattern
+    if isinstance(term, Sum):
+        return atoms.cat(tuple([_build(atoms, part, env, signature) for part in term.parts]))
+    if term not in env:
+        env[term] = atoms.new(signature.sizes[term])
+    return env[term]
 
 
 def _mark(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:

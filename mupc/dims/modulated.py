@@ -12,6 +12,7 @@ from torch import fx
 
 from mupc.dims.atoms import Axis
 from mupc.dims.records import DATA, Folded, Held, RawUse, Trail
+from mupc.ops.table import called
 from mupc.signature import Signature
 
 
@@ -72,5 +73,4 @@ def _ended(
         for _, at in trail:
             words[at].append((word, env[label]))
     axes = tuple(tuple(words.get(at, entries)) for at, entries in enumerate(held.use.axes))
-    op = getattr(getattr(node.target, "_schema", None), "name", str(node.target)).removeprefix("aten::")
-    return RawUse(held.use.parameter, node, op, axes, True)
+    return RawUse(held.use.parameter, node, called(node.target), axes, True)

@@ -12,12 +12,15 @@ from mupc.dims.atoms import Axis
 from mupc.dims.modulated import follow
 from mupc.dims.records import DATA, NEUTRAL, POSITIONAL, WEIGHT, Folded, RawUse, Trail, Weight
 from mupc.ops import signature_of, tensor_nodes
+from mupc.ops.table import called
 from mupc.signature import Signature
+
+MATRIX = {"in", "kernel", "lookup"}
 
 
 def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.Node], env: dict[str, Axis]) -> None:
     """Decide what the result is (weight, data, neutral) and note the uses of the weights among the operands."""
-    op = getattr(getattr(node.target, "_schema", None), "name", str(node.target)).removeprefix("aten::")
+    op = called(node.target)
     if op in POSITIONAL:
         state.status[node] = DATA
         return
@@ -26,14 +29,15 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
         state.constant.add(node)
         return
     valued = _valued(op, sources)
-    if state.constant.issuperset(sources[i] for i in valued):
+    if state.constant.issuperset(valued):
         state.constant.add(node)
-    made = {sources[i] for i in valued if state.status[sources[i]] != NEUTRAL}
+    status = [state.status[source] for source in valued]
+    made = {source for source, its in zip(valued, status, strict=True) if its != NEUTRAL}
     if made and state.given >= made:
         state.given.add(node)
-    weights = [i for i in valued if state.status[sources[i]] == WEIGHT]
+    weights = [i for i, its in enumerate(status) if its == WEIGHT]
     if not weights:
-        state.status[node] = NEUTRAL if _number(state, node) else joined(state, [sources[i] for i in valued])
+        state.status[node] = NEUTRAL if _number(state, node) else max(status, default=NEUTRAL)
         _activations(state, node, signature, sources, env)
         follow(state, node, signature, sources, env)
         return
@@ -51,9 +55,9 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
     follow(state, node, signature, sources, env)
 
 
-def _valued(op: str, sources: list[fx.Node]) -> list[int]:
+def _valued(op: str, sources: list[fx.Node]) -> list[fx.Node]:
     """The operands whose values are read; of the second one of `view_as` and its like only the shape is."""
-    return [0] if op.endswith("_as") else list(range(len(sources)))
+    return sources[:1] if op.endswith("_as") else sources
 
 
 def _number(state: Folded, node: fx.Node) -> bool:
@@ -66,7 +70,7 @@ def _number(state: Folded, node: fx.Node) -> bool:
 
 def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], op: str, weights: list[int]) -> bool:
     """Only parameters went in, or neutral values along axes the weight already has."""
-    valued = [sources[i] for i in _valued(op, sources)]
+    valued = _valued(op, sources)
     if signature.kind == "recurrent" or any(state.status[s] == DATA for s in valued):
         return _picks_matrix(state, signature, sources, weights)
     if signature.kind == "index" and len(sources) > 1 and signature.marks:
@@ -149,20 +153,19 @@ def _use(
     if weight is None:
         return
     spoken, contracts = _spoken(signature, i, op)
-    words: dict[tuple[str, int], list[tuple[str, Axis]]] = defaultdict(list)
+    words: dict[str, dict[int, list[tuple[str, Axis]]]] = {p: defaultdict(list) for p in sorted(weight.parameters)}
     for entries, trail in zip(spoken, weight.trails, strict=False):
         for label, word in entries:
-            for place in trail:
-                words[place].append((word, env[label]))
-    looked = any(word == "lookup" for entries in spoken for _, word in entries)
-    matrix = any(word in ("in", "kernel", "lookup") for found in words.values() for word, _ in found)
-    for parameter in sorted(weight.parameters):
-        axes = tuple(tuple(words.get((parameter, k), ())) for k in range(_rank(state, parameter, words)))
-        own = {word for entries in axes for word, _ in entries}
-        acts = bool(own & {"in", "kernel", "lookup"}) or (
-            "out" in own and not matrix
+            for parameter, at in trail:
+                words[parameter][at].append((word, env[label]))
+    own = {p: {word for entries in axes.values() for word, _ in entries} for p, axes in words.items()}
+    matrix = not all(map(MATRIX.isdisjoint, own.values()))
+    for parameter, found in words.items():
+        axes = tuple(tuple(found.get(at, ())) for at in range(max(found, default=-1) + 1))
+        acts = not MATRIX.isdisjoint(own[parameter]) or (
+            "out" in own[parameter] and not matrix
         )  # else a norm's scale within a matrix
-        state.uses.append(RawUse(parameter, node, op, axes, (looked or contracts) and acts))
+        state.uses.append(RawUse(parameter, node, op, axes, contracts and acts))
 
 
 _Spoken = tuple[tuple[tuple[tuple[str, str], ...], ...], bool]
@@ -183,7 +186,8 @@ def _spoken(signature: Signature, i: int, op: str) -> _Spoken:
             tuple((label, "out" if fed else _word(label, at, i, signature, beside)) for label in axis)
             for at, axis in enumerate(signature.flat[i])
         )
-        contracts = fed or (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
+        looked = any(word == "lookup" for entries in spoken for _, word in entries)
+        contracts = fed or looked or (signature.kind == "multilinear" and len(term) > 1) or i in signature.words
         found = signature.known[i] = (spoken, contracts)
     return cast(_Spoken, found)
 
@@ -216,9 +220,14 @@ def _activations(
     if signature.kind != "multilinear":
         return
     out, labels = signature.out, signature.held
+    constant = state.marks["constant"]
+    status = [state.status[source] for source in sources]
     for term in signature.terms:
-        held = frozenset[str]().union(*(labels[i] for i in term if state.status[sources[i]] == WEIGHT))
-        data = [i for i in term if state.status[sources[i]] == DATA]
+        data = [i for i in term if status[i] == DATA]
+        fixed = [i for i in term if status[i] == NEUTRAL]
+        if not data or (len(data) == 1 and not fixed):
+            continue
+        held = frozenset[str]().union(*(labels[i] for i in term if status[i] == WEIGHT))
         for a in range(len(data)):
             for b in range(a + 1, len(data)):
                 i, j = data[a], data[b]
@@ -232,9 +241,8 @@ def _activations(
                 for own, other in ((left, right), (right, left)):
                     free = (own - other) & out
                     state.matrices += [(env[label], env[one]) for label in inner for one in free if len(free) == 1]
-        fixed = [i for i in term if state.status[sources[i]] == NEUTRAL]
         read = frozenset[str]().union(*(labels[i] for i in fixed)) - out - held
-        state.marks["constant"] += [env[label] for label in sorted(read)] if data else []
+        constant += [env[label] for label in sorted(read)]
     if signature.over and len(sources) >= 1:
         _summed_product(state, node, signature, sources[0], env)
 

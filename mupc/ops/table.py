@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import torch
@@ -178,15 +178,24 @@ def printed(target: object) -> str:
     return str(target)
 
 
+@cache
+def called(target: object) -> str:
+    """An op without its overload, and without the namespace where that is aten's: `add`."""
+    schema = getattr(target, "_schema", None)
+    return str(schema.name if schema is not None else target).removeprefix("aten::")
+
+
 def tensor_nodes(node: fx.Node) -> list[fx.Node]:
     """The nodes behind the operands of a call, once per tensor, in the order `signature_of` counts them."""
-    return [source for value in (*node.args, *node.kwargs.values()) for source in _tensors(value)]
+    return _tensors((*node.args, *node.kwargs.values()))
 
 
-def _tensors(value: object) -> Sequence[fx.Node]:
-    if isinstance(value, fx.Node):
-        held = value.meta.get("val")
-        return (value,) * (1 if getattr(held, "shape", None) is not None else len(shapes(held)))
-    if isinstance(value, (tuple, list)):
-        return [source for item in value for source in _tensors(item)]
-    return ()
+def _tensors(values: Iterable[object]) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    for value in values:
+        if isinstance(value, fx.Node):
+            held = value.meta.get("val")
+            found += (value,) * (1 if getattr(held, "shape", None) is not None else len(shapes(held)))
+        elif isinstance(value, (tuple, list)):
+            found += _tensors(value)
+    return found
