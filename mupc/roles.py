@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 
@@ -111,6 +111,7 @@ class _Judge:
         self.finer = SubRoles(dims)
         self.atoms = dims.facts.folded.atoms
         self.grows, self.named, self.kind_of = cache(self._grows), cache(self._named), cache(self._kind_of)
+        self.size, self.told = cache(self._size), cache(self._told)
 
     def kind(self, atom: Atom) -> Kind:
         return self.dims.kinds.get(atom, UNKNOWN)
@@ -127,6 +128,9 @@ class _Judge:
 
     def _named(self, axis: Axis) -> tuple[str, ...]:
         return tuple(self.names[atom] for atom in self.atoms.expand(axis))
+
+    def _size(self, axis: Axis) -> int:
+        return self.atoms.length(self.atoms.expand(axis))
 
     def growing(self, axes: Sequence[Axis]) -> tuple[str, ...]:
         """The growing dims of some axes; a sum gives its growing parts' first."""
@@ -161,8 +165,8 @@ class _Judge:
             uses=tuple(self.use(u, r, axes) for u, r in judged),
             fan_in=self.growing(ins),
             fan_out=self.growing(outs),
-            fan_in_size=prod(self.atoms.length(self.atoms.expand(a)) for a in ins),
-            fan_out_size=prod(self.atoms.length(self.atoms.expand(a)) for a in outs),
+            fan_in_size=prod(map(self.size, ins)),
+            fan_out_size=prod(map(self.size, outs)),
             residual_branch=branch,
             why=self.why(judged, axes, role, sub),
             source=str(main.node.meta["source"]) if main and main.node.meta.get("source") else None,
@@ -171,8 +175,10 @@ class _Judge:
     def final(self, use: RawUse) -> RawUse:
         """What data scales, or contracts along what is fixed, is used where it is contracted afterwards."""
         then = self.dims.facts.folded.then.get((use.parameter, use.node))
+        if then is None or then.node not in self.dims.facts.live:
+            return use
         mixed = any(self.grows(axis) is not False for entries in use.axes for word, axis in entries if word == "in")
-        return use if then is None or mixed or then.node not in self.dims.facts.live else then
+        return use if mixed else then
 
     def complete(self, name: str, use: RawUse, axes: tuple[Axis, ...]) -> RawUse:
         """Give a word to axes that were contracted between parameters alone: a factor of one weight (LoRA's rank)."""
@@ -184,7 +190,8 @@ class _Judge:
         for at, axis in enumerate(axes):
             if not entries[at] and (name, at) in self.dims.facts.folded.factors:
                 entries[at] = (("out" if words & set(MATRIX) else "in", axis),)
-        return RawUse(use.parameter, use.node, use.op, tuple(entries), use.contracts)
+        completed = tuple(entries)
+        return use if completed == use.axes else replace(use, axes=completed)
 
     def role(self, use: RawUse, axes: tuple[Axis, ...]) -> str:
         """The role table of DESIGN.md section 5: which sides of the contraction grow."""
@@ -239,18 +246,18 @@ class _Judge:
         """The ranges of a fused axis, each with a role of its own."""
         out: list[Part] = []
         for at, axis in enumerate(axes):
-            ranges = self.ranges(self.atoms.expand(axis))
             word = next((w for w, _ in use.axes[at]), "") if at < len(use.axes) else ""
-            if len(ranges) < 2 or word not in ("in", "out"):
+            ranges = self.ranges(self.atoms.expand(axis)) if word in ("in", "out") else []
+            if len(ranges) < 2:
                 continue
             start = 0
             for part, repeat in ranges:
                 stop = start + self.atoms.length(part) * repeat
                 entries = tuple(((word, part),) if i == at else e for i, e in enumerate(use.axes))
-                one = RawUse(use.parameter, use.node, use.op, entries, use.contracts)
+                one = replace(use, axes=entries)
                 ins = self.side(one, axes, MATRIX[:2])
                 outs = self.side(one, axes, ("out",))
-                size = prod(self.atoms.length(self.atoms.expand(a)) for a in ins)
+                size = prod(map(self.size, ins))
                 out.append(Part(at, start, stop, self.role(one, axes), self.growing(ins), self.growing(outs), size))
                 start = stop
         return tuple(out)
@@ -291,15 +298,18 @@ class _Judge:
     ) -> tuple[str, ...]:
         lines = [f"{r}: {u.op} at {u.node.meta.get('source') or u.node.name}" for u, r in judged]
         for axis in axes:
-            for atom in self.atoms.expand(axis):
-                kind = self.kind(atom)
-                state = {True: "grows", False: "fixed", None: "unknown"}[kind.grows]
-                lines.append(f"{self.names[atom]} ({kind.kind}, {state}): {kind.why}")
+            lines += self.told(axis)
         if role == "output" and sub in ("key", "value"):
             lines.append("one kv head of a fixed size: nothing that it makes grows, so it is output-like")
         if len({r for _, r in judged}) > 1:
             lines.append(f"several uses ({', '.join(dict.fromkeys(r for _, r in judged))}): treated as {role}")
         return tuple(dict.fromkeys(lines))
+
+    def _told(self, axis: Axis) -> list[str]:
+        """Why each factor grows, or does not."""
+        state = {True: "grows", False: "fixed", None: "unknown"}
+        verdicts = ((self.names[atom], self.kind(atom)) for atom in self.atoms.expand(axis))
+        return [f"{name} ({kind.kind}, {state[kind.grows]}): {kind.why}" for name, kind in verdicts]
 
 
 def _word(entries: tuple[tuple[str, Axis], ...]) -> str:
