@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 
@@ -104,14 +104,14 @@ def infer_roles(dims: Dims, names: Mapping[Atom, str]) -> dict[str, Parameter]:
 
 
 class _Judge:
-    """Holds what every verdict needs: the dims, their names."""
+    """Holds what every verdict needs: the dims, their names. Axes are expanded to unsplit atoms where they enter."""
 
     def __init__(self, dims: Dims, names: Mapping[Atom, str]) -> None:
         self.dims, self.names = dims, names
         self.finer = SubRoles(dims)
         self.atoms = dims.facts.folded.atoms
         self.grows, self.named, self.kind_of = cache(self._grows), cache(self._named), cache(self._kind_of)
-        self.size, self.told = cache(self._size), cache(self._told)
+        self.size, self.told = cache(self.atoms.length), cache(self._told)
 
     def kind(self, atom: Atom) -> Kind:
         return self.dims.kinds.get(atom, UNKNOWN)
@@ -123,24 +123,18 @@ class _Judge:
 
     def _grows(self, axis: Axis) -> bool | None:
         """Does any factor grow? None: not known."""
-        verdicts = [self.kind(atom).grows for atom in self.atoms.expand(axis)]
+        verdicts = [self.kind(atom).grows for atom in axis]
         return True if True in verdicts else None if None in verdicts else False
 
     def _named(self, axis: Axis) -> tuple[str, ...]:
-        return tuple(self.names[atom] for atom in self.atoms.expand(axis))
-
-    def _size(self, axis: Axis) -> int:
-        return self.atoms.length(self.atoms.expand(axis))
+        return tuple([self.names[atom] for atom in axis])
 
     def growing(self, axes: Sequence[Axis]) -> tuple[str, ...]:
         """The growing dims of some axes; a sum gives its growing parts' first."""
-        return tuple(
-            dict.fromkeys(self.names[a] for axis in axes for a in self.atoms.expand(axis) if self.kind(a).grows)
-        )
+        return tuple(dict.fromkeys([self.names[a] for axis in axes for a in axis if self.kind(a).grows]))
 
     def parameter(self, name: str, node: object, uses: list[RawUse], branch: bool) -> Parameter:
-        facts = self.dims.facts
-        axes = facts.folded.tensors[node][0]  # type: ignore[index]
+        axes = tuple(map(self.atoms.expand, self.dims.facts.folded.tensors[node][0]))  # type: ignore[index]
         shape = tuple(node.meta["val"].shape)  # type: ignore[attr-defined]
         uses = [self.complete(name, self.final(use), axes) for use in uses]
         judged = [(use, self.role(use, axes)) for use in uses]
@@ -177,21 +171,23 @@ class _Judge:
         then = self.dims.facts.folded.then.get((use.parameter, use.node))
         if then is None or then.node not in self.dims.facts.live:
             return use
-        mixed = any(self.grows(axis) is not False for entries in use.axes for word, axis in entries if word == "in")
+        expand = self.atoms.expand
+        read = (expand(axis) for entries in use.axes for word, axis in entries if word == "in")
+        mixed = any(self.grows(axis) is not False for axis in read)
         return use if mixed else then
 
     def complete(self, name: str, use: RawUse, axes: tuple[Axis, ...]) -> RawUse:
         """Give a word to axes that were contracted between parameters alone: a factor of one weight (LoRA's rank)."""
-        entries = list(use.axes) + [()] * (len(axes) - len(use.axes))
-        for at, pairs in enumerate(use.axes):  # under another size (frequencies) it is still the parameter's own axis
-            if any(atom not in self.names for _, axis in pairs for atom in self.atoms.expand(axis)):
+        entries = [tuple([(word, self.atoms.expand(axis)) for word, axis in pairs]) for pairs in use.axes]
+        entries += [()] * (len(axes) - len(use.axes))
+        for at, pairs in enumerate(entries):  # under another size (frequencies) it is still the parameter's own axis
+            if any(atom not in self.names for _, axis in pairs for atom in axis):
                 entries[at] = tuple((word, axes[at]) for word, _ in pairs[:1])
         words = {word for entry in entries for word, _ in entry}
         for at, axis in enumerate(axes):
             if not entries[at] and (name, at) in self.dims.facts.folded.factors:
                 entries[at] = (("out" if words & set(MATRIX) else "in", axis),)
-        completed = tuple(entries)
-        return use if completed == use.axes else replace(use, axes=completed)
+        return RawUse(use.parameter, use.node, use.op, tuple(entries), use.contracts)
 
     def role(self, use: RawUse, axes: tuple[Axis, ...]) -> str:
         """The role table of DESIGN.md section 5: which sides of the contraction grow."""
@@ -234,10 +230,9 @@ class _Judge:
         return [axis for entries in use.axes for word, axis in entries if word in words] if use else []
 
     def _kind_of(self, axis: Axis) -> str:
-        atoms = self.atoms.expand(axis)
-        return (
-            next((self.kind(a).kind for a in atoms if self.kind(a).grows), self.kind(atoms[0]).kind) if atoms else "one"
-        )
+        if not axis:
+            return "one"
+        return next((self.kind(a).kind for a in axis if self.kind(a).grows), self.kind(axis[0]).kind)
 
     def kinds_of(self, axes: tuple[Axis, ...]) -> tuple[str, ...]:
         return tuple(self.kind_of(axis) for axis in axes)
@@ -247,14 +242,14 @@ class _Judge:
         out: list[Part] = []
         for at, axis in enumerate(axes):
             word = next((w for w, _ in use.axes[at]), "") if at < len(use.axes) else ""
-            ranges = self.ranges(self.atoms.expand(axis)) if word in ("in", "out") else []
+            ranges = self.ranges(axis) if word in ("in", "out") else []
             if len(ranges) < 2:
                 continue
             start = 0
             for part, repeat in ranges:
                 stop = start + self.atoms.length(part) * repeat
                 entries = tuple(((word, part),) if i == at else e for i, e in enumerate(use.axes))
-                one = replace(use, axes=entries)
+                one = RawUse(use.parameter, use.node, use.op, entries, use.contracts)
                 ins = self.side(one, axes, MATRIX[:2])
                 outs = self.side(one, axes, ("out",))
                 size = prod(map(self.size, ins))
@@ -308,7 +303,7 @@ class _Judge:
     def _told(self, axis: Axis) -> list[str]:
         """Why each factor grows, or does not."""
         state = {True: "grows", False: "fixed", None: "unknown"}
-        verdicts = ((self.names[atom], self.kind(atom)) for atom in self.atoms.expand(axis))
+        verdicts = ((self.names[atom], self.kind(atom)) for atom in axis)
         return [f"{name} ({kind.kind}, {state[kind.grows]}): {kind.why}" for name, kind in verdicts]
 
 

@@ -27,7 +27,14 @@ def follow(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.
         weight = state.weights.get(source)
         held = [Held(use, weight.trails) for p, use in started.items() if weight and p in weight.parameters]
         for one in [*held, *state.held.get(source, ())]:
-            _step(state, node, signature, sources, i, one, env)
+            if one.use.node is not node or _keeps_several(signature, i, one):
+                _step(state, node, signature, sources, i, one, env)
+
+
+def _keeps_several(signature: Signature, i: int, held: Held) -> bool:
+    """Are several axes of the parameter left in the result?"""
+    kept = (t for axis, t in zip(signature.flat[i], held.trails, strict=False) if not signature.out.isdisjoint(axis))
+    return len({place for trail in kept for place in trail if place[0] == held.use.parameter}) > 1
 
 
 def _step(
