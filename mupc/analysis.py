@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Any
 
@@ -198,9 +199,9 @@ _Spot = tuple[str | None, str, int, int]  # block, parameter within it, axis, pl
 
 def _within_block(parameter: str, block_of: Mapping[str, str]) -> tuple[str | None, str]:
     """The outermost repeated block that holds a parameter, if any, and the parameter's name within it."""
-    dots = (at for at, letter in enumerate(parameter) if letter == ".")
-    cut = next((at for at in dots if parameter[:at] in block_of), None)
-    return (None, parameter) if cut is None else (parameter[:cut], parameter[cut + 1 :])
+    paths = accumulate(parameter.split("."), lambda path, name: f"{path}.{name}")
+    block = next((path for path in paths if path in block_of), None)
+    return block, parameter if block is None else parameter[len(block) + 1 :]
 
 
 def _shared(where: Iterable[_Spot], block_of: Mapping[str, str]) -> object | None:

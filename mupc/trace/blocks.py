@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import count
+from itertools import chain, count
 
 from torch import fx
 
@@ -100,7 +100,7 @@ class _Runs:
         inside = self.places[block]
         if block.like is None or block in self.gone or any(end in inside for end in self.ends):
             return False
-        return all(user in inside for node in block.own.values() for user in node.users)
+        return all(node.users.keys() <= inside.keys() for node in block.own.values())
 
     def _kin(self, block: Block, node: fx.Node) -> Block | None:
         """The block of the same family that makes a node."""
@@ -108,8 +108,9 @@ class _Runs:
 
     def _around(self, block: Block) -> dict[fx.Node, None]:
         """What a block reads that is not its own."""
-        inside = self.places[block].keys() | block.own.values()
-        return dict.fromkeys(s for node in block.nodes for s in node.all_input_nodes if s not in inside)
+        read = dict.fromkeys(chain.from_iterable(node.all_input_nodes for node in block.nodes))
+        inside, own = self.places[block], set(block.own.values())
+        return dict.fromkeys(source for source in read if source not in inside and source not in own)
 
     def _given(self, block: Block) -> dict[fx.Node, None]:
         """What a block reads that is not its own; for what is left out stands its like."""
@@ -139,14 +140,15 @@ class _Runs:
         """What each result of the run is in the block before it. What the run makes is read by one more of its kind, in
         the place of what was made before, or, at the end of a stack, by none of them."""
         last, first = run[0], run[-1]
-        inside = self.places[last]
+        inside = self.places[last].keys()
         passed: dict[fx.Node, fx.Node] = {}
         after: set[Block | None] = set()
         for at, node in enumerate(last.nodes):
-            users = [user for user in node.users if user not in inside]
-            if users and at not in before:
+            if node.users.keys() <= inside:
+                continue
+            if at not in before:
                 return None
-            for user in users:
+            for user in (user for user in node.users if user not in inside):
                 passed[node] = before[at]
                 after.add(self._kin(first, user))
         return passed if len(after) == 1 else None
