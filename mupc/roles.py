@@ -139,7 +139,7 @@ class _Judge:
         uses = [self.complete(name, self.final(use), axes) for use in uses]
         judged = [(use, self.role(use, axes)) for use in uses]
         role = self.settle([r for _, r in judged]) if judged else "unused" if not self.lost(name) else "unknown"
-        infinite = tuple(self.grows(axis) for axis in axes)
+        infinite = tuple(map(self.grows, axes))
         if role != "unused" and None in infinite:
             role = "unknown"
         main = next((u for u, r in judged if r == role), uses[0] if uses else None)
@@ -151,7 +151,7 @@ class _Judge:
         return Parameter(
             name=name,
             shape=shape,
-            axes=tuple(self.named(axis) for axis in axes),
+            axes=tuple(map(self.named, axes)),
             infinite=infinite,
             role=role,
             sub_role=sub,
@@ -196,8 +196,8 @@ class _Judge:
             for word, axis in entries:
                 grown[word].add(self.grows(axis))
         words = set(grown)
-        f, g, b = (True in grown[w] for w in ("in", "out", "batch"))
-        if any(None in grown[w] for w in ("in", "out", "batch")):
+        f, g, b = True in grown["in"], True in grown["out"], True in grown["batch"]
+        if None in grown["in"] | grown["out"] | grown["batch"]:
             return "unknown"
         if use.contracts and words & set(MATRIX):
             if f:
@@ -235,7 +235,7 @@ class _Judge:
         return next((self.kind(a).kind for a in axis if self.kind(a).grows), self.kind(axis[0]).kind)
 
     def kinds_of(self, axes: tuple[Axis, ...]) -> tuple[str, ...]:
-        return tuple(self.kind_of(axis) for axis in axes)
+        return tuple(map(self.kind_of, axes))
 
     def parts(self, use: RawUse, axes: tuple[Axis, ...], role: str) -> tuple[Part, ...]:
         """The ranges of a fused axis, each with a role of its own."""

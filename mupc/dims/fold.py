@@ -7,6 +7,7 @@ a position or a contraction with one did. A weight remembers which axis of which
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 
 from torch import fx
 
@@ -15,8 +16,8 @@ from mupc.dims.records import DATA, NEUTRAL, WEIGHT, Folded, Tensor, Trail, Weig
 from mupc.dims.uses import joined, track
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import shapes
+from mupc.signature import Axes, Signature, Sum, axis_size
 from mupc.signature import Axis as Pattern
-from mupc.signature import Signature, Sum, axis_size
 from mupc.trace import Trace
 
 
@@ -76,8 +77,7 @@ def _call(state: Folded, node: fx.Node) -> None:
         state.assumed[str(node.target)] = state.assumed.get(str(node.target), 0) + 1
     env: dict[str, Axis] = {}
     for pattern, tensor in zip(signature.operands, operands, strict=True):
-        for axis_pattern, axis in zip(pattern, tensor, strict=True):
-            _bind(state.atoms, axis_pattern, axis, env, signature)
+        _bind(state.atoms, pattern, tensor, env, signature)
     state.tensors[node] = tuple(
         [tuple([_build(state.atoms, axis, env, signature) for axis in axes]) for axes in signature.results]
     )
@@ -111,18 +111,19 @@ def _item(state: Folded, source: fx.Node, at: int, node: fx.Node) -> tuple[Tenso
     return state.tensors[source][len(before) : len(before) + len(here)]
 
 
-def _bind(atoms: Atoms, pattern: Pattern, axis: Axis, env: dict[str, Axis], signature: Signature) -> None:
-    if not pattern:
-        return
+def _bind(atoms: Atoms, axes: Axes, tensor: Sequence[Axis], env: dict[str, Axis], signature: Signature) -> None:
     sizes = signature.sizes
-    pieces = [axis] if len(pattern) == 1 else atoms.split(axis, tuple(axis_size((term,), sizes) for term in pattern))
-    for term, piece in zip(pattern, pieces, strict=True):
-        if isinstance(term, Sum):
-            laid = atoms.parts(piece, tuple(axis_size(part, sizes) for part in term.parts))
-            for part, its in zip(term.parts, laid, strict=True):
-                _bind(atoms, part, its, env, signature)
-        elif (known := env.setdefault(term, piece)) != piece:
-            atoms.unify(known, piece)
+    for pattern, axis in zip(axes, tensor, strict=True):
+        if not pattern:
+            continue
+        cut = len(pattern) > 1
+        pieces = atoms.split(axis, tuple(axis_size((term,), sizes) for term in pattern)) if cut else [axis]
+        for term, piece in zip(pattern, pieces, strict=True):
+            if isinstance(term, Sum):
+                laid = atoms.parts(piece, tuple(axis_size(part, sizes) for part in term.parts))
+                _bind(atoms, term.parts, laid, env, signature)
+            elif (known := env.setdefault(term, piece)) != piece:
+                atoms.unify(known, piece)
 
 
 def _build(atoms: Atoms, pattern: Pattern, env: dict[str, Axis], signature: Signature) -> Axis:

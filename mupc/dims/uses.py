@@ -32,8 +32,8 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
     if state.constant.issuperset(valued):
         state.constant.add(node)
     status = [state.status[source] for source in valued]
-    made = {source for source, its in zip(valued, status, strict=True) if its != NEUTRAL}
-    if made and state.given >= made:
+    made = [source for source, its in zip(valued, status, strict=True) if its != NEUTRAL]
+    if made and state.given.issuperset(made):
         state.given.add(node)
     weights = [i for i, its in enumerate(status) if its == WEIGHT]
     if not weights:
@@ -41,7 +41,7 @@ def track(state: Folded, node: fx.Node, signature: Signature, sources: list[fx.N
         _activations(state, node, signature, sources, env)
         follow(state, node, signature, sources, env)
         return
-    if _stays_weight(state, signature, sources, op, weights) or _moved(state, signature, sources, weights):
+    if _stays_weight(signature, op, status, weights) or _moved(state, signature, sources, weights):
         state.status[node] = WEIGHT
         _derive(state, node, signature, sources, weights, env)
         return
@@ -68,16 +68,15 @@ def _number(state: Folded, node: fx.Node) -> bool:
     return True
 
 
-def _stays_weight(state: Folded, signature: Signature, sources: list[fx.Node], op: str, weights: list[int]) -> bool:
+def _stays_weight(signature: Signature, op: str, status: list[int], weights: list[int]) -> bool:
     """Only parameters went in, or neutral values along axes the weight already has."""
-    valued = _valued(op, sources)
-    if signature.kind == "recurrent" or any(state.status[s] == DATA for s in valued):
-        return _picks_matrix(state, signature, sources, weights)
-    if signature.kind == "index" and len(sources) > 1 and signature.marks:
-        return _picks_matrix(state, signature, sources, weights)
+    if signature.kind == "recurrent" or DATA in status:
+        return _picks_matrix(signature, weights)
+    if signature.kind == "index" and len(signature.operands) > 1 and signature.marks:
+        return _picks_matrix(signature, weights)
     if signature.words or _takes_input(op):
         return False
-    if len(weights) == len(valued):
+    if len(weights) == len(status):
         return True
     if signature.kind in ("normalise",):
         return False
@@ -101,7 +100,7 @@ def _takes_input(op: str) -> bool:
     return op in ("linear", "scaled_dot_product_attention", "lstm", "gru") or op.startswith("conv")
 
 
-def _picks_matrix(state: Folded, signature: Signature, sources: list[fx.Node], weights: list[int]) -> bool:
+def _picks_matrix(signature: Signature, weights: list[int]) -> bool:
     """A look-up that leaves a vector is an activation; one that leaves a matrix picks a weight (experts)."""
     if signature.kind != "index" or weights != [0] or "lookup" not in signature.marks.values():
         return False
@@ -153,15 +152,15 @@ def _use(
     if weight is None:
         return
     spoken, contracts = _spoken(signature, i, op)
-    words: dict[str, dict[int, list[tuple[str, Axis]]]] = {p: defaultdict(list) for p in sorted(weight.parameters)}
-    for entries, trail in zip(spoken, weight.trails, strict=False):
-        for label, word in entries:
-            for parameter, at in trail:
-                words[parameter][at].append((word, env[label]))
+    words: dict[str, dict[int, tuple[tuple[str, Axis], ...]]] = {p: {} for p in sorted(weight.parameters)}
+    for labels, trail in zip(spoken, weight.trails, strict=False):
+        entries = tuple([(word, env[label]) for label, word in labels])
+        for parameter, at in trail if entries else ():
+            words[parameter][at] = words[parameter].get(at, ()) + entries
     own = {p: {word for entries in axes.values() for word, _ in entries} for p, axes in words.items()}
     matrix = not all(map(MATRIX.isdisjoint, own.values()))
     for parameter, found in words.items():
-        axes = tuple(tuple(found.get(at, ())) for at in range(max(found, default=-1) + 1))
+        axes = tuple([found.get(at, ()) for at in range(max(found, default=-1) + 1)])
         acts = not MATRIX.isdisjoint(own[parameter]) or (
             "out" in own[parameter] and not matrix
         )  # else a norm's scale within a matrix
