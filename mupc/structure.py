@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from mupc.ops import signature_of, tensor_nodes
+from mupc.ops import signature_of
 from mupc.ops.table import printed, shapes
 from mupc.trace import Trace
 
@@ -44,11 +44,11 @@ def _carries(node: fx.Node, numbers: Container[fx.Node]) -> bool:
     return node not in numbers and (dtype is None or dtype.is_floating_point or dtype.is_complex)
 
 
-def additions(graph: fx.Graph, is_data: Callable[[fx.Node], bool]) -> Iterator[Add]:
-    """Adds of two different activations."""
-    for node in graph.nodes:
-        if node.op == "call_function" and printed(node.target).startswith("aten.add"):
-            pair = [s for s in tensor_nodes(node) if is_data(s)]
+def additions(calls: Mapping[fx.Node, list[fx.Node]], is_data: Callable[[fx.Node], bool]) -> Iterator[Add]:
+    """Adds of two different activations, among calls with their operands."""
+    for node, sources in calls.items():
+        if printed(node.target).startswith("aten.add"):
+            pair = [s for s in sources if is_data(s)]
             if len(pair) == 2 and pair[0] is not pair[1]:
                 yield node, pair[0], pair[1]
 

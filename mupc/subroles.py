@@ -10,7 +10,7 @@ from torch import fx
 from mupc.dims import Dims
 from mupc.dims.atoms import Atom
 from mupc.dims.records import DATA, RawUse
-from mupc.ops import signature_of, tensor_nodes
+from mupc.ops import signature_of
 from mupc.ops.table import printed, shapes
 
 REACH = 64  # nodes looked at between attention and the weights around it
@@ -75,7 +75,7 @@ class SubRoles:
         An embedding's ids may be of no known origin (a buffer); then they are ids.
         """
         folded = self.dims.facts.folded
-        todo = [s for s in tensor_nodes(use.node) if s not in folded.weights and folded.status.get(s) == DATA]
+        todo = [s for s in folded.sources[use.node] if s not in folded.weights and folded.status.get(s) == DATA]
         if not todo:
             return not use.op.startswith("embedding")
         seen = set(todo)
@@ -113,10 +113,9 @@ class SubRoles:
 
     def _multiplies(self, use: RawUse) -> bool:
         """Does the parameter, or what was made of it (1 + w), multiply another operand?"""
-        signature, weights = signature_of(use.node), self.dims.facts.folded.weights
-        held = (
-            i for i, s in enumerate(tensor_nodes(use.node)) if s in weights and use.parameter in weights[s].parameters
-        )
+        signature, folded = signature_of(use.node), self.dims.facts.folded
+        weights = map(folded.weights.get, folded.sources[use.node])
+        held = (i for i, weight in enumerate(weights) if weight and use.parameter in weight.parameters)
         return signature.kind != "recurrent" and any(
             len(term) > 1 and i in term for i in held for term in signature.terms
         )
@@ -128,7 +127,7 @@ class SubRoles:
                 continue
             name = printed(node.target)
             if "scaled_dot_product" in name:
-                query, key, value = tensor_nodes(node)[:3]
+                query, key, value = self.dims.facts.folded.sources[node][:3]
                 yield query, key, value, node
             elif name.startswith(("aten.softmax", "aten._softmax", "aten._safe_softmax")):
                 scores = self._back(node, lambda n: self._pair(n) is not None)
@@ -145,7 +144,7 @@ class SubRoles:
             return None
         if getattr(node.target, "_schema", None) is None or signature_of(node).kind != "multilinear":
             return None
-        sources, status = tensor_nodes(node), self.dims.facts.folded.status
+        sources, status = self.dims.facts.folded.sources[node], self.dims.facts.folded.status
         for term in signature_of(node).terms:
             pair = [sources[i] for i in term if status.get(sources[i]) == DATA]
             if len(pair) == 2 and pair[0] is not pair[1]:
@@ -153,8 +152,8 @@ class SubRoles:
         return None
 
     def _data(self, node: fx.Node) -> list[fx.Node]:
-        status = self.dims.facts.folded.status
-        return [s for s in dict.fromkeys(tensor_nodes(node)) if status.get(s) == DATA]
+        folded = self.dims.facts.folded
+        return [s for s in dict.fromkeys(folded.sources.get(node, ())) if folded.status.get(s) == DATA]
 
     def _back(self, node: fx.Node, found: Callable[[fx.Node], bool]) -> fx.Node | None:
         """The nearest product behind scaling, masks and layout: the largest operand is the one followed."""

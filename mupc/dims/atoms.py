@@ -90,10 +90,11 @@ class Atoms:
         """Say that two axes are one dim; splits what must be split; records a conflict where that cannot be."""
         if left == right:
             return
-        a, b = list(self.expand(left)), list(self.expand(right))
-        if a == b:
+        left, right = self.expand(left), self.expand(right)
+        if left == right:
             return
-        if self.length(tuple(a)) != self.length(tuple(b)):
+        a, b = list(left), list(right)
+        if self.length(left) != self.length(right):
             self._conflict(a, b)
             return
         while a and b:

@@ -120,7 +120,7 @@ def _adds(trace: Trace, folded: Folded) -> tuple[tuple[Residual, ...], tuple[fx.
 
     layers = {use.node for use in folded.uses if use.contracts}
     looked = {use.node for use in folded.uses if any(w == "lookup" for entries in use.axes for w, _ in entries)}
-    adds = list(additions(trace.graph, is_data))
+    adds = list(additions(folded.sources, is_data))
     found = residuals(trace.graph, adds, is_data)
     branches = tuple(r for r in found if not layers.isdisjoint(r.branch))
     return branches, merges(adds, is_data, layers - looked)

@@ -54,6 +54,7 @@ def _enter(state: Folded, node: fx.Node, parameter: str | None) -> None:
 
 
 def _call(state: Folded, node: fx.Node) -> None:
+    sources = state.sources[node] = tensor_nodes(node)
     if node.target is operator.getitem:
         source, at = node.args
         if isinstance(source, fx.Node) and isinstance(at, int):
@@ -65,7 +66,6 @@ def _call(state: Folded, node: fx.Node) -> None:
                 weight = state.weights[source]
                 state.weights[node] = Weight(weight.parameters, _fit(weight.trails, state.tensors[node]))
         return
-    sources = tensor_nodes(node)
     operands = _operands(state, sources)
     if not shapes(node.meta.get("val")):
         state.tensors[node], state.status[node] = (), joined(state, sources)

@@ -10,7 +10,7 @@ from torch import fx
 from mupc.dims.atoms import Atom
 from mupc.dims.facts import Facts
 from mupc.dims.records import DATA, WEIGHT, RawUse
-from mupc.ops import signature_of, tensor_nodes
+from mupc.ops import signature_of
 from mupc.ops.table import shapes
 from mupc.signature import labels
 
@@ -77,7 +77,7 @@ def _is_readout(facts: Facts, use: RawUse) -> bool:
 
 def _alone(facts: Facts, use: RawUse) -> bool:
     """One activation is contracted with the weight, not a product of two."""
-    return len([s for s in set(tensor_nodes(use.node)) if facts.folded.status.get(s) == DATA]) == 1
+    return len([s for s in set(facts.folded.sources[use.node]) if facts.folded.status.get(s) == DATA]) == 1
 
 
 def _other(facts: Facts, use: RawUse, word: str) -> int:
@@ -155,7 +155,7 @@ def _linear(facts: Facts, node: fx.Node, source: fx.Node, atom: Atom) -> bool:
     if not shapes(node.meta.get("val")) or getattr(node.target, "_schema", None) is None:
         return True
     signature = signature_of(node)
-    sources = tensor_nodes(node)
+    sources = facts.folded.sources[node]
     data = [i for i, s in enumerate(sources) if facts.folded.status.get(s) == DATA]
     if signature.kind == "layout":
         return True

@@ -51,6 +51,7 @@ class Folded:
 
     atoms: Atoms = field(default_factory=Atoms)
     tensors: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
+    sources: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)  # of every call, once per tensor
     status: dict[fx.Node, int] = field(default_factory=dict)
     weights: dict[fx.Node, Weight] = field(default_factory=dict)
     uses: list[RawUse] = field(default_factory=list)

@@ -11,7 +11,7 @@ from torch import fx
 from mupc.dims.atoms import Axis
 from mupc.dims.modulated import follow
 from mupc.dims.records import DATA, NEUTRAL, POSITIONAL, WEIGHT, Folded, RawUse, Trail, Weight
-from mupc.ops import signature_of, tensor_nodes
+from mupc.ops import signature_of
 from mupc.ops.table import called
 from mupc.signature import Signature
 
@@ -255,13 +255,13 @@ def _summed_product(state: Folded, node: fx.Node, signature: Signature, source: 
             break
         if inner.kind != "layout" or inner.operands[0] != inner.results[0] or len(inner.operands) != 1:
             return
-        source = tensor_nodes(source)[0]
+        source = state.sources[source][0]
         hops += 1
     else:
         return
     reduced = [at for at, axis in enumerate(signature.flat[0]) if any(label in signature.over for label in axis)]
     gone = {label for at in reduced for label in inner.made[0][at]}
-    factors = tensor_nodes(source)
+    factors = state.sources[source]
     if len(set(factors)) < 2:
         return
     having = [i for i, held in enumerate(inner.held) if not held.isdisjoint(gone)]
