@@ -76,6 +76,7 @@ def _call(state: Folded, node: fx.Node) -> None:
     if signature.assumed:
         state.assumed[str(node.target)] = state.assumed.get(str(node.target), 0) + 1
     env: dict[str, Axis] = {}
+    state.labels[node] = env
     for pattern, tensor in zip(signature.operands, operands, strict=True):
         _bind(state.atoms, pattern, tensor, env, signature)
     state.tensors[node] = tuple(

@@ -65,3 +65,4 @@ class Folded:
     held: dict[fx.Node, list[Held]] = field(default_factory=dict)
     then: dict[tuple[str, fx.Node], RawUse] = field(default_factory=dict)  # (parameter, use) -> the use it ends in
     assumed: dict[str, int] = field(default_factory=dict)  # ops without a row -> how often
+    labels: dict[fx.Node, dict[str, Axis]] = field(default_factory=dict)  # what each call's labels stand for

@@ -1,0 +1,296 @@
+"""Forward transfer: how sizes at init and changes pass through each signature (DESIGN.md section 7).
+
+A contraction over f places of a random matrix adds up as f^1/2 (central limit), what is aligned as f (law of large
+numbers): the spectral view of Yang, Simon, Bernstein 2023 (arXiv:2310.17813) and Tensor Programs V (arXiv:2203.03466,
+Appendix J), with the refined split into effective and propagating updates.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from torch import fx
+
+from mupc.dims import Dims
+from mupc.dims.records import WEIGHT
+from mupc.flow.powers import HALF, Power, least, most, times
+from mupc.flow.setup import Ray, Setup
+from mupc.flow.value import EMPTY, Value
+from mupc.ops import signature_of, tensor_nodes
+from mupc.ops.table import printed, shapes
+from mupc.signature import Signature
+
+ZERO = Fraction(0)
+
+
+class Forward:
+    """One pass over the graph. `steps` are the exponents of every parameter's update entries."""
+
+    def __init__(self, dims: Dims, setup: Setup, ray: Ray, steps: Mapping[str, Power]) -> None:
+        self.dims, self.setup, self.ray, self.steps = dims, setup, ray, steps
+        self.folded = dims.facts.folded
+        self.scores: dict[fx.Node, Value] = {}  # of whole attention ops
+        self.parameter = {node: name for name, node in dims.facts.trace.parameters.items()}
+        self.values: dict[fx.Node, Value] = {}
+
+    def run(self) -> dict[fx.Node, Value]:
+        """Every node's value."""
+        for node in self.dims.facts.trace.graph.nodes:
+            self.values[node] = self.enter(node) if node.op == "placeholder" else self.call(node)
+        return self.values
+
+    def enter(self, node: fx.Node) -> Value:
+        """Inputs, buffers and constants have entries of size one; parameters are as set up."""
+        name = self.parameter.get(node)
+        weight = self.setup.weights.get(name) if name is not None else None
+        if name is None:
+            return Value(init=ZERO)
+        if weight is None:
+            return Value()
+        step = times(self.steps.get(name), weight.multiplier)
+        init = times(weight.init, weight.multiplier)
+        return Value(init, step, step, step, None, frozenset({name}) if weight.random and init is not None else EMPTY)
+
+    # Rates of labels.
+
+    def rate(self, node: fx.Node, label: str) -> Fraction:
+        """The growth rate of a label's dim."""
+        axis = self.folded.labels.get(node, {}).get(label)
+        if axis is None:
+            return ZERO
+        atoms = self.folded.atoms.expand(axis)
+        return sum((self.atom_rate(atom) for atom in atoms), ZERO)
+
+    def atom_rate(self, atom: int) -> Fraction:
+        kind = self.dims.kinds.get(atom)
+        if kind is None or not kind.grows:
+            return ZERO
+        return self.ray.width
+
+    def rates(self, node: fx.Node, labels: Sequence[str] | frozenset[str]) -> Fraction:
+        return sum((self.rate(node, label) for label in sorted(labels)), ZERO)
+
+    # Calls.
+
+    def call(self, node: fx.Node) -> Value:
+        if node.op != "call_function":
+            return Value()
+        if node.target is operator.getitem:
+            source = node.args[0]
+            return self.values[source] if isinstance(source, fx.Node) else Value()
+        sources = tensor_nodes(node)
+        if not sources or not shapes(node.meta.get("val")):
+            return Value(init=ZERO) if not sources else Value()
+        signature, given = signature_of(node), [self.values[s] for s in sources]
+        name = printed(node.target)
+        if "scaled_dot_product" in name:
+            return self.attention(node, signature, given)
+        transfer = {
+            "multilinear": self.multilinear, "additive": self.additive, "pointwise": self.pointwise,
+            "normalise": self.normalise, "layout": self.layout, "index": self.index, "recurrent": self.recurrent,
+        }.get(signature.kind)  # fmt: skip
+        value = transfer(node, signature, sources, given) if transfer else Value(init=ZERO)
+        return self.scaled(value, self.setup.numbers.get(node.name, ZERO))
+
+    @staticmethod
+    def scaled(value: Value, by: Fraction) -> Value:
+        """Times a number that grows so."""
+        if not by:
+            return value
+        return replace(
+            value, init=times(value.init, by), delta1=times(value.delta1, by), delta=times(value.delta, by),
+            effective=times(value.effective, by), propagating=times(value.propagating, by),
+        )  # fmt: skip
+
+    def multilinear(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        terms = [self.term(node, signature, sources, given, term) for term in signature.terms or ((0,),)]
+        return self.joined(terms)
+
+    def term(
+        self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...]
+    ) -> Value:
+        """One product of operands, summed over what is not in the result."""
+        held = frozenset[str]().union(*(signature.held[i] for i in term))
+        summed = held - signature.out
+        over = self.rates(node, summed)
+        mean = self.rates(node, signature.over) if printed(node.target).startswith("aten.mean") else ZERO
+        generators = frozenset[str]()
+        for i in term:
+            generators ^= given[i].generators
+        init = times(*(given[i].init for i in term), (over * HALF if generators else over) - mean)
+        effective, propagating, later = [], [], []
+        for i in term:
+            others = [given[j].init for j in term if j != i]
+            if self.folded.status.get(sources[i]) == WEIGHT:  # its own update, aligned with what it meets
+                effective.append(times(given[i].delta1, *others, over - mean))
+                later.append(times(given[i].delta1, *(most((given[j].init, given[j].delta)) for j in term if j != i), over - mean))
+            else:
+                bound = self.norm_gain(node, signature, sources, given, term, i, summed) - mean
+                propagating.append(times(given[i].delta1, *others, bound))
+                later.append(times(given[i].delta, *others, bound))
+                for j in term:
+                    if j != i and self.folded.status.get(sources[j]) != WEIGHT:
+                        rest = [given[k].init for k in term if k not in (i, j)]
+                        later.append(times(given[i].delta, given[j].delta, *rest, over - mean))
+        found = most((*effective, *propagating))
+        return Value(init, found, most((found, *later)), most(effective), most(propagating), generators)
+
+    def norm_gain(
+        self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...],
+        i: int, summed: frozenset[str],
+    ) -> Fraction:  # fmt: skip
+        """How a change of operand i adds up: against a random matrix by its operator norm, else aligned."""
+        own = summed & signature.held[i]
+        over = self.rates(node, own)
+        random = [j for j in term if j != i and self.folded.status.get(sources[j]) == WEIGHT and given[j].generators]
+        if not random:
+            return over + self.rates(node, summed - own)
+        made = frozenset[str]().union(*(signature.held[j] for j in random)) - signature.held[i]
+        wide = self.rates(node, made & signature.out)
+        return max(over * HALF, over - wide * HALF) + self.rates(node, summed - own)
+
+    def joined(self, terms: Sequence[Value]) -> Value:
+        """A sum of terms."""
+        alive = [t for t in terms if t.init is not None]
+        generators = frozenset.intersection(*(t.generators for t in alive)) if alive else EMPTY
+        return Value(
+            most(t.init for t in terms), most(t.delta1 for t in terms), most(t.delta for t in terms),
+            most(t.effective for t in terms), most(t.propagating for t in terms), generators,
+        )  # fmt: skip
+
+    def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        floats = [v for s, v in zip(sources, given, strict=True) if _real(s)]
+        return self.joined([self.passed(v) for v in floats or given])
+
+    @staticmethod
+    def passed(value: Value) -> Value:
+        """The same change, which comes in."""
+        return replace(value, effective=None, propagating=value.delta1)
+
+    def pointwise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        x = given[0]
+        name = printed(node.target)
+        if len(given) > 1 and name.startswith("aten.div"):
+            y = given[1]
+            init = None if y.init is None or x.init is None else x.init - y.init
+            slopes = [times(x.delta1, y.init and -y.init or ZERO), times(init, y.delta1, -(y.init or ZERO))]
+            later = [times(x.delta, -(y.init or ZERO)), times(init, y.delta, -(y.init or ZERO))]
+            return Value(init, most(slopes), most((*slopes, *later)), None, most(slopes), x.generators ^ y.generators)
+        if signature.over:
+            return self.reduced(node, signature, x, name)
+        return self.function(signature, x, name)
+
+    def reduced(self, node: fx.Node, signature: Signature, x: Value, name: str) -> Value:
+        """Norms add squares up; maxima and deviations keep the size."""
+        over = self.rates(node, signature.over)
+        gain = over * HALF if "norm" in name else ZERO
+        degree = Fraction(2) if name.startswith("aten.var") else Fraction(1)
+        init = None if x.init is None else degree * x.init + gain
+        slope = None if x.init is None else (degree - 1) * x.init + gain
+        return Value(init, times(x.delta1, slope), times(x.delta, slope), None, times(x.delta1, slope), EMPTY)
+
+    def function(self, signature: Signature, x: Value, name: str) -> Value:
+        """By degree where it is homogeneous; else by its shape at zero and far out."""
+        kept = x.generators if signature.parity == "odd" else EMPTY
+        shifted = signature.parity != "odd" and not _zero_at_zero(name)
+        if signature.degree is not None and not signature.bounded:
+            degree = signature.degree
+            if x.init is None:
+                return Value(None, x.delta1 if degree == 1 else None, _power(x.delta, degree), None, None, kept)
+            slope = (degree - 1) * x.init
+            return Value(
+                degree * x.init, times(x.delta1, slope), most((times(x.delta1, slope), _power(x.delta, degree))),
+                None, times(x.delta1, slope), kept,
+            )  # fmt: skip
+        init = ZERO if shifted else x.init
+        if signature.bounded:
+            init, delta = least(init, ZERO), least(x.delta, ZERO)
+        else:
+            init, delta = most((init, x.init)) if shifted else init, x.delta
+        return Value(init, x.delta1, delta, None, x.delta1, kept)
+
+    def normalise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        """Size one, whatever came in; softmax shares one out. Then gain and bias."""
+        x = given[0]
+        by = ZERO if x.init is None else -x.init
+        if signature.marks and "softmax" in printed(node.target):
+            share = -self.rates(node, signature.over)
+            return Value(share, times(x.delta1, share), least(times(x.delta, share), share), None, times(x.delta1, share))
+        change, all_orders = times(x.delta1, by), least(times(x.delta, by), ZERO)
+        normed = Value(None if x.init is None else ZERO, change, all_orders, None, change, x.generators)
+        out = []
+        for term in signature.terms:
+            if 0 in term and len(term) > 1:
+                gain = given[term[1]]
+                init = times(normed.init, gain.init)
+                effective, coming = times(gain.delta1, normed.init), times(normed.delta1, gain.init)
+                delta = most((effective, times(normed.delta, gain.init), times(normed.delta, gain.delta)))
+                out.append(Value(init, most((effective, coming)), delta, effective, coming, normed.generators))
+            else:
+                out.append(normed if 0 in term else given[term[0]])
+        return self.joined(out or [normed])
+
+    def layout(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        return self.joined([self.passed(v) for v in given[: max(1, len(signature.operands))]]) if len(given) > 1 else (
+            self.passed(given[0])
+        )
+
+    def index(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        x = given[0]
+        if signature.degree is None:
+            return Value(init=ZERO)
+        own = self.folded.status.get(sources[0]) == WEIGHT
+        return x if own else self.passed(x)
+
+    def attention(self, node: fx.Node, signature: Signature, given: list[Value]) -> Value:
+        """softmax(scale q.k) v: scores as a product of activations, a mean of values weighed by them."""
+        q, k, v = given[:3]
+        over = self.rate(node, "d")
+        scale = self.setup.numbers.get(node.name, -over * HALF)
+        generators = q.generators ^ k.generators
+        init = times(q.init, k.init, (over * HALF if generators else over) + scale)
+        moved = most((times(q.delta1, k.init, over + scale), times(q.init, k.delta1, over + scale)))
+        moved_all = most((moved, times(q.delta, k.init, over + scale), times(q.init, k.delta, over + scale),
+                          times(q.delta, k.delta, over + scale)))  # fmt: skip
+        weights = least(moved_all, ZERO)
+        change = most((v.delta1, times(v.init, moved)))
+        later = most((v.delta, times(v.init, weights), times(v.delta, weights)))
+        self.scores[node] = Value(init, moved, moved_all, None, moved, generators)
+        return Value(v.init, change, later, None, change, v.generators)
+
+    def recurrent(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        """Gates and states are bounded by their sigmoids and tanh; what comes in is summed as by any matrix."""
+        weights = [i for i in range(len(given)) if i in signature.words]
+        x = given[0]
+        init, effective, coming = [], [], []
+        for i in weights:
+            over = sum(
+                (self.rates(node, frozenset(axis)) for axis, word in
+                 zip(signature.flat[i], signature.words[i], strict=True) if word == "in"), ZERO,
+            )  # fmt: skip
+            vector = "in" not in signature.words[i]
+            inward = ZERO if vector else most((x.init, ZERO)) or ZERO
+            init.append(times(given[i].init, over * HALF, inward))
+            effective.append(times(given[i].delta1, over, inward))
+            coming.append(None if vector else times(given[i].init, over * HALF, x.delta1))
+        found = most((*effective, *coming))
+        size = least(most(init), ZERO)
+        return Value(size, found, least(found, ZERO), most(effective), most(coming), x.generators and EMPTY)
+
+
+def _power(power: Power, degree: Fraction) -> Power:
+    return None if power is None or degree < 0 else power * degree
+
+
+def _real(node: fx.Node) -> bool:
+    dtype = getattr(node.meta.get("val"), "dtype", None)
+    return dtype is None or dtype.is_floating_point or dtype.is_complex
+
+
+def _zero_at_zero(name: str) -> bool:
+    """Functions that are neither odd nor even and vanish at zero, where they have a slope."""
+    return name.startswith(("aten.gelu", "aten.silu", "aten.mish", "aten.elu", "aten.selu", "aten.celu", "aten.hardswish",
+                            "aten.expm1", "aten.log1p", "aten.sinh", "aten.asinh", "aten.hardshrink"))  # fmt: skip

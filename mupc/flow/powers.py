@@ -1,0 +1,30 @@
+"""Exponents of sizes along a ray: exact, with None for what is nothing at all (zero init, no change)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+Power = Fraction | None
+NONE = Fraction(0)
+HALF = Fraction(1, 2)
+
+
+def times(*powers: Power) -> Power:
+    """The exponent of a product: nothing times anything is nothing."""
+    total = Fraction(0)
+    for power in powers:
+        if power is None:
+            return None
+        total += power
+    return total
+
+
+def most(powers: Iterable[Power]) -> Power:
+    """The exponent of a sum: the largest one leads."""
+    return max((power for power in powers if power is not None), default=None)
+
+
+def least(power: Power, bound: Fraction) -> Power:
+    """At most the bound; nothing stays nothing."""
+    return None if power is None else min(power, bound)

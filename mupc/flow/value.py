@@ -1,0 +1,26 @@
+"""What flow knows of one tensor of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mupc.flow.powers import Power
+
+EMPTY: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Exponents of a typical entry along the ray; None where there is nothing.
+
+    `init`: its size at initialization. `delta1`: its change, to first order in the rate; of it `effective`, by updates
+    of weights right before (dW x), and `propagating`, by changes that come in (W dx). `delta`: the change to all
+    orders. `generators`: the random parameters whose flip of a channel's sign flips the value; none: it is coherent.
+    """
+
+    init: Power = None
+    delta1: Power = None
+    delta: Power = None
+    effective: Power = None
+    propagating: Power = None
+    generators: frozenset[str] = EMPTY
