@@ -42,7 +42,7 @@ def flow(analysis: Analysis, setup: Setup, ray: Ray) -> Flow:
     }
     moving = Forward(dims, setup, ray, steps)
     values = moving.run()
-    return Flow(values, moving.scores, Backward(moving).run(), steps)
+    return Flow(values, moving.scores, grads, steps)
 
 
 def _own(grad: Power, weight: Weight) -> Power:
