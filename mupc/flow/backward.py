@@ -104,7 +104,9 @@ class Backward:
         if signature.over and "norm" in printed(node.target):
             self.give(sources[0], grad - over * HALF)
         elif signature.degree is not None and not signature.bounded:
-            self.give(sources[0], times(grad, (signature.degree - 1) * (x.init or ZERO)) if signature.degree != 1 else grad)
+            self.give(
+                sources[0], times(grad, (signature.degree - 1) * (x.init or ZERO)) if signature.degree != 1 else grad
+            )
         else:
             self.give(sources[0], grad)
         for source in sources[1:]:
@@ -146,5 +148,3 @@ class Backward:
                 made = [a for a, w in zip(signature.flat[i], words, strict=True) if w == "out"]
                 wide = sum((self.forward.rates(node, frozenset(a)) for a in made), ZERO)
                 self.give(sources[0], times(grad, given[i].init, wide * HALF))
-
-

@@ -126,7 +126,11 @@ class Forward:
             others = [given[j].init for j in term if j != i]
             if self.folded.status.get(sources[i]) == WEIGHT:  # its own update, aligned with what it meets
                 effective.append(times(given[i].delta1, *others, over - mean))
-                later.append(times(given[i].delta1, *(most((given[j].init, given[j].delta)) for j in term if j != i), over - mean))
+                later.append(
+                    times(
+                        given[i].delta1, *(most((given[j].init, given[j].delta)) for j in term if j != i), over - mean
+                    )
+                )
             else:
                 bound = self.norm_gain(node, signature, sources, given, term, i, summed) - mean
                 propagating.append(times(given[i].delta1, *others, bound))
@@ -176,7 +180,7 @@ class Forward:
         if len(given) > 1 and name.startswith("aten.div"):
             y = given[1]
             init = None if y.init is None or x.init is None else x.init - y.init
-            slopes = [times(x.delta1, y.init and -y.init or ZERO), times(init, y.delta1, -(y.init or ZERO))]
+            slopes = [times(x.delta1, -(y.init or ZERO)), times(init, y.delta1, -(y.init or ZERO))]
             later = [times(x.delta, -(y.init or ZERO)), times(init, y.delta, -(y.init or ZERO))]
             return Value(init, most(slopes), most((*slopes, *later)), None, most(slopes), x.generators ^ y.generators)
         if signature.over:
@@ -218,7 +222,9 @@ class Forward:
         by = ZERO if x.init is None else -x.init
         if signature.marks and "softmax" in printed(node.target):
             share = -self.rates(node, signature.over)
-            return Value(share, times(x.delta1, share), least(times(x.delta, share), share), None, times(x.delta1, share))
+            return Value(
+                share, times(x.delta1, share), least(times(x.delta, share), share), None, times(x.delta1, share)
+            )
         change, all_orders = times(x.delta1, by), least(times(x.delta, by), ZERO)
         normed = Value(None if x.init is None else ZERO, change, all_orders, None, change, x.generators)
         out = []
@@ -234,8 +240,10 @@ class Forward:
         return self.joined(out or [normed])
 
     def layout(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
-        return self.joined([self.passed(v) for v in given[: max(1, len(signature.operands))]]) if len(given) > 1 else (
-            self.passed(given[0])
+        return (
+            self.joined([self.passed(v) for v in given[: max(1, len(signature.operands))]])
+            if len(given) > 1
+            else (self.passed(given[0]))
         )
 
     def index(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:

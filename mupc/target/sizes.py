@@ -1,0 +1,116 @@
+"""Build a target at other widths: which of its settings are widths is found by scaling them and looking at the shapes.
+
+The settings that are tried are whole numbers that some growing axis has a factor of. They are scaled together, then
+with one or two left out, until every axis that grows does so by the factor asked for, and no other axis moves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from mupc.errors import MupcError, TargetError
+from mupc.roles import Dim, Parameter
+
+Make = Callable[[Mapping[str, Any]], nn.Module]
+MOST = 64  # builds on meta before giving up
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Settings that scale together, and their values in the model at hand."""
+
+    settings: Mapping[str, int]
+
+    def at(self, factor: Fraction) -> dict[str, int]:
+        """The settings of a model whose widths are that many times as large. Raises `MupcError` for no whole number."""
+        found = {name: size * factor for name, size in self.settings.items()}
+        for name, size in found.items():
+            if size.denominator != 1 or size < 1:
+                raise MupcError(f"{name} = {self.settings[name]} times {factor} is no whole number")
+        return {name: int(size) for name, size in found.items()}
+
+
+def find_widths(
+    make: Make, sizes: Mapping[str, int], parameters: Mapping[str, Parameter], dims: tuple[Dim, ...], factor: Fraction
+) -> Widths | None:
+    """The settings to scale; None where no choice of them moves what grows, and only that, by the factor."""
+    known = {dim.name: dim for dim in dims}
+    tried = 0
+    for chosen in _choices(_candidates(sizes, parameters, known)):
+        widths = Widths({name: sizes[name] for name in chosen})
+        try:
+            changes = widths.at(factor)
+        except MupcError:
+            continue
+        tried += 1
+        if tried > MOST:
+            return None
+        if fits(_shapes(make, changes), parameters, known, factor):
+            return _pruned(widths, make, parameters, known, factor)
+    return None
+
+
+def _pruned(
+    widths: Widths, make: Make, parameters: Mapping[str, Parameter], dims: Mapping[str, Dim], factor: Fraction
+) -> Widths:
+    """Without settings that happen to have a width's size and move nothing; a number of heads moves no shape."""
+    named = {re.sub(r"_\d+$", "", dim.name) for dim in dims.values() if dim.grows}
+    for name in (name for name in tuple(widths.settings) if name not in named):
+        fewer = Widths({other: size for other, size in widths.settings.items() if other != name})
+        if fewer.settings and fits(_shapes(make, fewer.at(factor)), parameters, dims, factor):
+            widths = fewer
+    return widths
+
+
+def fits(
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    parameters: Mapping[str, Parameter],
+    dims: Mapping[str, Dim],
+    factor: Fraction,
+) -> bool:
+    """Does every axis have the size that its growing dims, times the factor, give it?"""
+    if shapes is None or shapes.keys() != parameters.keys():
+        return False
+    for name, p in parameters.items():
+        for size, found, axis, grows in zip(p.shape, shapes[name], p.axes, p.infinite, strict=False):
+            if grows is None or len(shapes[name]) != len(p.shape):
+                continue
+            power = sum(1 for dim in axis if dim in dims and dims[dim].grows) if grows else 0
+            if found != size * factor**power and not (grows and p.parts):
+                return False
+    return True
+
+
+def _candidates(sizes: Mapping[str, int], parameters: Mapping[str, Parameter], dims: Mapping[str, Dim]) -> list[str]:
+    """Settings whose value is a growing dim's size, or that of growing and fixed factors side by side."""
+    wanted = set()
+    for p in parameters.values():
+        for axis in p.axes:
+            known = [dims[dim] for dim in axis if dim in dims]
+            for start, stop in itertools.combinations(range(len(known) + 1), 2):
+                if any(dim.grows for dim in known[start:stop]):
+                    wanted.add(prod(dim.size for dim in known[start:stop]))
+    return [name for name, size in sizes.items() if size in wanted and size > 1]
+
+
+def _choices(names: list[str]) -> Iterator[tuple[str, ...]]:
+    """All, all but one, all but two, and so on."""
+    for left_out in range(len(names)):
+        for dropped in itertools.combinations(names, left_out):
+            yield tuple(name for name in names if name not in dropped)
+
+
+def _shapes(make: Make, changes: Mapping[str, int]) -> dict[str, tuple[int, ...]] | None:
+    try:
+        model = make(changes)
+    except (TargetError, ValueError, TypeError, AssertionError, RuntimeError, IndexError, ZeroDivisionError):
+        return None  # a width that the code refuses
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
