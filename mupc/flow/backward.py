@@ -69,10 +69,13 @@ class Backward:
             self.recurrent(node, signature, sources, given, grad)
         elif signature.kind == "index":
             self.give(sources[0], grad)
-        elif signature.kind in ("additive", "layout"):
+        elif signature.kind == "additive":
             for i, source in enumerate(sources):
-                missing = signature.out - signature.held[i] if i < len(signature.held) else frozenset()
-                self.give(source, grad + by + self.forward.rates(node, missing) * HALF)
+                self.give(source, grad + by + self.forward.rates(node, signature.out - signature.held[i]) * HALF)
+        elif signature.kind == "layout":  # what is laid beside others is not repeated along them
+            new = signature.out.difference(*signature.held)
+            for source in sources:
+                self.give(source, grad + by + self.forward.rates(node, new) * HALF)
 
     def term(
         self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...],
