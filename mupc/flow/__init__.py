@@ -20,12 +20,18 @@ __all__ = ["Flow", "Ray", "Setup", "Value", "Weight", "flow", "from_plan"]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """`values` and `grads` by node; `steps` the exponents of each parameter's update entries."""
+    """`values` and `grads` by node; `steps` the exponents of each parameter's update entries.
+
+    `effects`: by parameter and node, how far the parameter's own update moves the node; `numbers`: powers of the code's
+    numbers, by node.
+    """
 
     values: Mapping[fx.Node, Value]
     scores: Mapping[fx.Node, Value]
     grads: Mapping[fx.Node, Power]
     steps: Mapping[str, Power]
+    effects: Mapping[tuple[str, str], Power]
+    numbers: Mapping[str, Fraction]
 
 
 def flow(analysis: Analysis, setup: Setup, ray: Ray) -> Flow:
@@ -42,7 +48,7 @@ def flow(analysis: Analysis, setup: Setup, ray: Ray) -> Flow:
     }
     moving = Forward(dims, setup, ray, steps)
     values = moving.run()
-    return Flow(values, moving.scores, grads, steps)
+    return Flow(values, moving.scores, grads, steps, moving.effects, setup.numbers)
 
 
 def _own(grad: Power, weight: Weight) -> Power:

@@ -68,7 +68,8 @@ class Backward:
         elif signature.kind == "recurrent":
             self.recurrent(node, signature, sources, given, grad)
         elif signature.kind == "index":
-            self.give(sources[0], grad)
+            for source in sources:
+                self.give(source, grad)
         elif signature.kind == "additive":
             for i, source in enumerate(sources):
                 self.give(source, grad + by + self.forward.rates(node, signature.out - signature.held[i]) * HALF)

@@ -24,6 +24,7 @@ from mupc.ops.table import printed, shapes
 from mupc.signature import Signature
 
 ZERO = Fraction(0)
+EMPTY_TENSORS = ("aten.zeros", "aten.new_zeros", "aten.empty", "aten.new_empty")  # to be filled in
 
 
 class Forward:
@@ -33,6 +34,7 @@ class Forward:
         self.dims, self.setup, self.ray, self.steps = dims, setup, ray, steps
         self.folded = dims.facts.folded
         self.scores: dict[fx.Node, Value] = {}  # of whole attention ops
+        self.effects: dict[tuple[str, str], Power] = {}  # (parameter, node): how far its own update moves the node
         self.parameter = {node: name for name, node in dims.facts.trace.parameters.items()}
         self.values: dict[fx.Node, Value] = {}
 
@@ -82,6 +84,8 @@ class Forward:
             source = node.args[0]
             return self.values[source] if isinstance(source, fx.Node) else Value()
         sources = tensor_nodes(node)
+        if printed(node.target).startswith(EMPTY_TENSORS):
+            return Value()
         if not sources or not shapes(node.meta.get("val")):
             return Value(init=ZERO) if not sources else Value()
         signature, given = signature_of(node), [self.values[s] for s in sources]
@@ -125,7 +129,7 @@ class Forward:
         for i in term:
             others = [given[j].init for j in term if j != i]
             if self.folded.status.get(sources[i]) == WEIGHT:  # its own update, aligned with what it meets
-                effective.append(times(given[i].delta1, *others, over - mean))
+                effective.append(self.effect(node, sources[i], times(given[i].delta1, *others, over - mean)))
                 later.append(
                     times(
                         given[i].delta1, *(most((given[j].init, given[j].delta)) for j in term if j != i), over - mean
@@ -166,13 +170,22 @@ class Forward:
         )  # fmt: skip
 
     def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
-        floats = [v for s, v in zip(sources, given, strict=True) if _real(s)]
-        return self.joined([self.passed(v) for v in floats or given])
+        floats = [(s, v) for s, v in zip(sources, given, strict=True) if _real(s)]
+        return self.joined([self.passed(node, s, v) for s, v in floats or zip(sources, given, strict=True)])
 
-    @staticmethod
-    def passed(value: Value) -> Value:
-        """The same change, which comes in."""
+    def passed(self, node: fx.Node, source: fx.Node, value: Value) -> Value:
+        """The same change: a weight's is its own, any other one comes in."""
+        if self.folded.status.get(source) == WEIGHT:
+            self.effect(node, source, value.delta1)
+            return replace(value, effective=value.delta1, propagating=None)
         return replace(value, effective=None, propagating=value.delta1)
+
+    def effect(self, node: fx.Node, source: fx.Node, power: Power) -> Power:
+        """Note how far a weight's own update moves a node."""
+        weight = self.folded.weights.get(source)
+        for name in weight.parameters if weight is not None else ():
+            self.effects[name, node.name] = most((power, self.effects.get((name, node.name))))
+        return power
 
     def pointwise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
         x = given[0]
@@ -232,26 +245,22 @@ class Forward:
             if 0 in term and len(term) > 1:
                 gain = given[term[1]]
                 init = times(normed.init, gain.init)
-                effective, coming = times(gain.delta1, normed.init), times(normed.delta1, gain.init)
+                effective = self.effect(node, sources[term[1]], times(gain.delta1, normed.init))
+                coming = times(normed.delta1, gain.init)
                 delta = most((effective, times(normed.delta, gain.init), times(normed.delta, gain.delta)))
                 out.append(Value(init, most((effective, coming)), delta, effective, coming, normed.generators))
             else:
-                out.append(normed if 0 in term else given[term[0]])
+                out.append(normed if 0 in term else self.passed(node, sources[term[0]], given[term[0]]))
         return self.joined(out or [normed])
 
     def layout(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
-        return (
-            self.joined([self.passed(v) for v in given[: max(1, len(signature.operands))]])
-            if len(given) > 1
-            else (self.passed(given[0]))
-        )
+        many = max(1, len(signature.operands))
+        return self.joined([self.passed(node, s, v) for s, v in zip(sources[:many], given[:many], strict=True)])
 
     def index(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
-        x = given[0]
         if signature.degree is None:
             return Value(init=ZERO)
-        own = self.folded.status.get(sources[0]) == WEIGHT
-        return x if own else self.passed(x)
+        return self.additive(node, signature, sources, given)
 
     def attention(self, node: fx.Node, signature: Signature, given: list[Value]) -> Value:
         """softmax(scale q.k) v: scores as a product of activations, a mean of values weighed by them."""
@@ -282,7 +291,7 @@ class Forward:
             vector = "in" not in signature.words[i]
             inward = ZERO if vector else most((x.init, ZERO)) or ZERO
             init.append(times(given[i].init, over * HALF, inward))
-            effective.append(times(given[i].delta1, over, inward))
+            effective.append(self.effect(node, sources[i], times(given[i].delta1, over, inward)))
             coming.append(None if vector else times(given[i].init, over * HALF, x.delta1))
         found = most((*effective, *coming))
         size = least(most(init), ZERO)
@@ -300,5 +309,6 @@ def _real(node: fx.Node) -> bool:
 
 def _zero_at_zero(name: str) -> bool:
     """Functions that are neither odd nor even and vanish at zero, where they have a slope."""
-    return name.startswith(("aten.gelu", "aten.silu", "aten.mish", "aten.elu", "aten.selu", "aten.celu", "aten.hardswish",
-                            "aten.expm1", "aten.log1p", "aten.sinh", "aten.asinh", "aten.hardshrink"))  # fmt: skip
+    return name.startswith(("aten.gelu", "aten.silu", "aten.mish", "aten.elu", "aten.selu", "aten.celu",
+                            "aten.hardswish", "aten.expm1", "aten.log1p", "aten.sinh", "aten.asinh",
+                            "aten.hardshrink"))  # fmt: skip

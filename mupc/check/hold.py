@@ -1,0 +1,80 @@
+"""Measured slopes held against predicted powers, value by value and part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mupc.check.measure import QUANTITIES, Measured
+from mupc.check.slopes import Slope, fit
+from mupc.flow import Flow
+from mupc.flow.powers import Power
+
+WITHIN = 0.12
+FEW = 0.25  # of outputs with few entries, at init, where chance is large
+NOISE = 1e-6  # relative to a value: a change or part so small is rounding
+VERDICT = 0.25  # a slope beyond it grows or vanishes
+MANY = 128  # entries of an output, from which on an average tells
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One quantity of one value: the predicted power, the measured slope; `within` the tolerance, None if not comparable."""
+
+    node: str
+    quantity: str
+    predicted: Power
+    slope: Slope | None
+    within: bool | None
+    why: str = ""
+
+
+def hold(
+    runs: Mapping[int, Sequence[Measured]], flow: Flow, nodes: Iterable[str], outputs: Iterable[str] = ()
+) -> list[Held]:
+    """Every judged value's quantities. `runs` has a measurement a seed, by width."""
+    values = {node.name: (node, value) for node, value in flow.values.items()}
+    few = set(outputs)
+    found = []
+    for name in nodes:
+        node, value = values[name]
+        predicted: dict[str, Power] = {
+            "init": value.init, "change": value.delta1, "effective": value.effective,
+            "propagating": value.propagating, "grad": flow.grads.get(node),
+        }  # fmt: skip
+        for quantity in QUANTITIES:
+            series = {w: [getattr(m.values[name], quantity) for m in ms if name in m.values] for w, ms in runs.items()}
+            sizes = {w: [m.values[name].init for m in ms if name in m.values] for w, ms in runs.items()}
+            found.append(_one(name, quantity, predicted[quantity], series, sizes, FEW if name in few else WITHIN))
+    return found
+
+
+def _one(
+    name: str, quantity: str, predicted: Power, series: Mapping[int, Sequence[float | None]],
+    sizes: Mapping[int, Sequence[float]], within: float,
+) -> Held:  # fmt: skip
+    if any(v is None for values in series.values() for v in values):
+        return Held(name, quantity, predicted, None, None, "no such part")
+    known = {w: [float(v) for v in values if v is not None] for w, values in series.items()}
+    widest = max(known, default=0)
+    if not known or not known[widest]:
+        return Held(name, quantity, predicted, None, None, "not measured")
+    noise = NOISE if quantity != "init" else 0.0
+    if quantity != "grad" and all(v <= noise * max(s, 1e-30) for v, s in zip(known[widest], sizes[widest], strict=True)):
+        agreed = None if predicted is not None else True
+        return Held(name, quantity, predicted, None, agreed, "measured: nothing")
+    slope = fit(known)
+    if slope is None:
+        return Held(name, quantity, predicted, None, None, "measured: nothing")
+    if predicted is None:
+        return Held(name, quantity, predicted, slope, False, "predicted: nothing")
+    allowed = within if quantity == "init" else WITHIN
+    return Held(name, quantity, predicted, slope, abs(slope.power - float(predicted)) <= allowed)
+
+
+def said(power: float | Fraction | None) -> str:
+    """Grows, stable or vanishes."""
+    if power is None:
+        return "nothing"
+    return "grows" if power > VERDICT else "vanishes" if power < -VERDICT else "stable"

@@ -1,0 +1,214 @@
+"""Measure one scene: the RMS of every value, of its change after a step or some, of that change's two parts, and of its
+gradient.
+
+In the linear regime the rate and eps vanish and everything is in float64, so that a change is what the first order
+says (`delta1`); in the training regime a real optimizer takes real steps (`delta`). Of a weight's product y = W x, the
+effective part is dW x, by this weight's own update, and the propagating part W dx, by those before it: the refined
+coordinate check of Haas et al. 2024 (arXiv:2411.00075) and Everett et al. 2024 (arXiv:2407.05872).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mupc.check.run import Graph, Values, as_dtype, floats
+from mupc.check.scene import Scene, synthetic
+from mupc.check.step import direction
+from mupc.dims.facts import primary
+from mupc.dims.records import DATA, WEIGHT
+from mupc.errors import MupcError
+from mupc.ops import tensor_nodes
+
+RATE = 1e-7  # in the linear regime: small beside float64's digits, large beside its rounding
+QUANTITIES = ("init", "change", "effective", "propagating", "grad")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """RMS of one value's entries; the changes are over the rate in the linear regime. None where there is none."""
+
+    init: float
+    change: float
+    effective: float | None = None
+    propagating: float | None = None
+    grad: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Of one tensor: RMS and spectral norm of its entries and of its first update over the rate; its gradient's RMS."""
+
+    size: float
+    step: float
+    grad: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One scene's samples by node, its tensors' by name, and the loss before the first step."""
+
+    values: Mapping[str, Sample]
+    weights: Mapping[str, Weighed]
+    loss: float
+
+
+def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: int = 0) -> Measured:
+    """One scene in the linear regime or, with `steps`, after so many of training at rate `lr`."""
+    dtype = torch.float64
+    model = scene.model
+    parameters = {
+        n: as_dtype(p.detach(), dtype).clone().requires_grad_(p.requires_grad) for n, p in model.named_parameters()
+    }
+    trace = scene.analysis.trace
+    inputs = {node: scene.inputs[name] for name, node in trace.inputs.items() if name in scene.inputs}
+    graph = Graph(trace, dict(model.named_buffers()), inputs, dtype)
+    before = graph.run(parameters, _keep_grad)
+    loss = _loss(scene, before, seed)
+    loss.backward()
+    first = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    grads = {node: value.grad for node, value in floats(before) if value.grad is not None}
+    before = {node: _detached(value) for node, value in before.items()}
+    with torch.no_grad():
+        if steps is None:
+            moved = _linear(scene, parameters, first)
+        else:
+            moved = _trained(scene, graph, parameters, first, steps, lr, seed)
+        over = RATE if steps is None else 1.0
+        weights = _weights(parameters, moved, first, over)
+        values = _changes(scene, graph, before, moved, grads, over)
+    return Measured(values, weights, float(loss.detach()))
+
+
+def rms(value: Tensor) -> float:
+    """Of a tensor's finite entries: a mask's -inf has no size. 0 where there are none."""
+    sizes = value.detach().abs().double()
+    mean = sizes.pow(2).mean()
+    if not torch.isfinite(mean):
+        sizes = sizes[torch.isfinite(sizes)]
+        mean = sizes.pow(2).mean() if sizes.numel() else sizes.sum()
+    return float(mean.sqrt())
+
+
+def _keep_grad(node: fx.Node, value: Any) -> None:
+    if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf:
+        value.retain_grad()
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    return tuple(_detached(one) for one in value) if isinstance(value, (tuple, list)) else value
+
+
+def _loss(scene: Scene, values: Values, seed: int) -> Tensor:
+    trace = scene.analysis.trace
+    if scene.loss is not None:
+        found = scene.loss(_as_returned({name: values[node] for name, node in trace.outputs.items()}))
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            raise MupcError("the loss must be a tensor of one element")
+        return found.reshape(())
+    end = primary(trace)
+    output = values[trace.outputs[end]] if end is not None else None
+    if end is None or not isinstance(output, Tensor) or not output.requires_grad:
+        raise MupcError("the model's first output does not depend on its parameters: there is nothing to train")
+    return output.reshape(()) if output.numel() == 1 else synthetic(output, seed, _widens(scene, trace.outputs[end]))
+
+
+def _widens(scene: Scene, node: fx.Node) -> bool:
+    """Does the last axis of an output grow with width? Then it holds features, not classes."""
+    dims = scene.analysis.dims_stage
+    folded = dims.facts.folded
+    thin = next((n for n in dims.facts.trace.graph.nodes if n.name == node.name), node)
+    tensors = folded.tensors.get(thin, ())
+    axis = tensors[0][-1] if tensors and tensors[0] else ()
+    kinds = [dims.kinds.get(atom) for atom in folded.atoms.expand(axis)]
+    return any(kind is not None and kind.grows for kind in kinds)
+
+
+def _as_returned(outputs: Mapping[str, Any]) -> Any:
+    """What a forward with one output returns is that output; others come by name."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+
+
+def _linear(scene: Scene, parameters: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    moved = dict(parameters)
+    for name, knobs in scene.knobs.items():
+        if name in grads:
+            step = direction(knobs.rule, grads[name], parameters[name].detach(), knobs.words)
+            moved[name] = parameters[name].detach() - RATE * knobs.lr * step
+    return {name: value.detach() for name, value in moved.items()}
+
+
+def _trained(
+    scene: Scene, graph: Graph, parameters: Mapping[str, Tensor], grads: Mapping[str, Tensor], steps: int, lr: float,
+    seed: int,
+) -> dict[str, Tensor]:  # fmt: skip
+    """After so many steps; the gradients of the first are at hand."""
+    from mupc.check.optimizers import optimizer_of
+
+    with torch.enable_grad():
+        live = {n: p.detach().clone().requires_grad_(p.requires_grad) for n, p in parameters.items()}
+        optimizer = optimizer_of(live, scene.knobs, lr)
+        for at in range(steps):
+            if at == 0:
+                for name, grad in grads.items():
+                    live[name].grad = grad.clone()
+            else:
+                optimizer.zero_grad()
+                _loss(scene, graph.run(live), seed).backward()
+            optimizer.step()
+    return {name: value.detach() for name, value in live.items()}
+
+
+def _weights(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], grads: Mapping[str, Tensor], over: float
+) -> dict[str, Weighed]:
+    return {
+        name: Weighed(rms(value), rms(after[name] - value.detach()) / over, rms(grads[name]))
+        for name, value in before.items() if name in grads
+    }  # fmt: skip
+
+
+def _changes(
+    scene: Scene, graph: Graph, before: Values, moved: Mapping[str, Tensor], grads: Mapping[fx.Node, Tensor],
+    over: float,
+) -> dict[str, Sample]:  # fmt: skip
+    """Run again with the new weights; products of weights and data once more with either alone new."""
+    status = scene.analysis.dims_stage.facts.folded.status
+    kept = {node.name: node for node in scene.analysis.dims_stage.facts.trace.graph.nodes}
+    after: Values = {}
+    samples: dict[str, Sample] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            name = graph.parameters.get(node)
+            after[node] = moved[name] if name is not None else graph.fresh(node)
+            continue
+        after[node] = value = graph.call(node, after)
+        old = before[node]
+        if not _compares(old, value) or node.name not in kept:
+            continue
+        sources = tensor_nodes(node)
+        weights = [s for s in sources if status.get(kept.get(s.name, s)) == WEIGHT]
+        data = [s for s in sources if status.get(kept.get(s.name, s)) == DATA]
+        own = other = None
+        if weights and data:
+            own = rms(graph.call(node, {**_of(sources, before), **_of(weights, after)}) - old) / over
+            other = rms(graph.call(node, {**_of(sources, after), **_of(weights, before)}) - old) / over
+        grad = rms(grads[node]) if node in grads else None
+        samples[node.name] = Sample(rms(old), rms(value - old) / over, own, other, grad)
+    return samples
+
+
+def _compares(old: Any, new: Any) -> bool:
+    if not isinstance(old, Tensor) or not isinstance(new, Tensor) or old.shape != new.shape or not old.numel():
+        return False
+    return old.is_floating_point() or old.is_complex()
+
+
+def _of(nodes: list[fx.Node], values: Values) -> Values:
+    return {node: values[node] for node in nodes}
