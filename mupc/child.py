@@ -166,26 +166,40 @@ def _answer(job: Job) -> dict[str, Any]:
 
 
 def plan_of(job: Job) -> dict[str, Any]:
-    """Load, analyze, plan."""
-    from mupc.target import load_target
+    """Load, analyze, plan; then what the set-up does as it stands."""
+    from mupc.target.load import build_target
 
-    target = load_target(job.target, job.settings, job.inputs)
+    built = build_target(job.target, job.settings)
     from mupc.analysis import analyze
+    from mupc.inputs import find_inputs
     from mupc.plan import make_plan
     from mupc.rulebase import load_rules
+    from mupc.structure import unwrapped
 
     options = dict(job.options)
     rules = load_rules(tuple(options.pop("rules", ())))
+    standing, declared = options.pop("standing", True), options.pop("declared", False)
+    model = unwrapped(built.model)
+    inputs = find_inputs(model, job.inputs, built.example_inputs, built.own)
     analysis = analyze(
-        target.model,
-        target.args,
-        target.kwargs,
-        fixed=job.fixed,
-        scaling=job.scaling,
-        sizes=target.sizes,
-        target=target.name,
+        model, inputs.args, inputs.kwargs, fixed=job.fixed, scaling=job.scaling, sizes=built.sizes, target=job.target
     )
-    return {"document": make_plan(analysis, rulebase=rules, **options).to_json(), "how": target.how}
+    plan = make_plan(analysis, rulebase=rules, **options)
+    if standing:
+        from mupc.flow.target import stand
+
+        told, numbers, why = stand(
+            built, analysis, inputs, rules, options["optimizer"], declared=declared, fixed=job.fixed,
+            scaling=job.scaling,
+        )  # fmt: skip
+        cover = plan.coverage.model_copy(update={"literals": dict(numbers.told)})
+        plan = plan.model_copy(update={"coverage": cover} if told is None else {
+            "coverage": cover, "standing": told.standing, "activations": told.activations, "findings": told.findings,
+        })  # fmt: skip
+        if told is None:
+            cover = cover.model_copy(update={"assumed_ops": (*cover.assumed_ops, f"not judged as it stands: {why}")})
+            plan = plan.model_copy(update={"coverage": cover})
+    return {"document": plan.to_json(), "how": inputs.how}
 
 
 def audit_of(job: Job) -> dict[str, Any]:

@@ -20,7 +20,7 @@ MANY = 128  # entries of an output, from which on an average tells
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One quantity of one value: the predicted power, the measured slope; `within` the tolerance, None if not comparable."""
+    """One quantity of one value: predicted power, measured slope; `within` the tolerance, None if not comparable."""
 
     node: str
     quantity: str
@@ -61,7 +61,9 @@ def _one(
     if not known or not known[widest]:
         return Held(name, quantity, predicted, None, None, "not measured")
     noise = NOISE if quantity != "init" else 0.0
-    if quantity != "grad" and all(v <= noise * max(s, 1e-30) for v, s in zip(known[widest], sizes[widest], strict=True)):
+    if quantity != "grad" and all(
+        v <= noise * max(s, 1e-30) for v, s in zip(known[widest], sizes[widest], strict=True)
+    ):
         agreed = None if predicted is not None else True
         return Held(name, quantity, predicted, None, agreed, "measured: nothing")
     slope = fit(known)

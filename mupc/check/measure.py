@@ -66,7 +66,7 @@ def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: i
     }
     trace = scene.analysis.trace
     inputs = {node: scene.inputs[name] for name, node in trace.inputs.items() if name in scene.inputs}
-    graph = Graph(trace, dict(model.named_buffers()), inputs, dtype)
+    graph = Graph(trace, dict(model.named_buffers()), inputs, dtype, scene.multipliers)
     before = graph.run(parameters, _keep_grad)
     loss = _loss(scene, before, seed)
     loss.backward()

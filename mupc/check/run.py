@@ -7,6 +7,7 @@ batch norms are those of the batch, as in training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,9 +29,10 @@ class Graph:
     """A trace, its buffers and inputs, computed in `dtype`; parameters are given with each run."""
 
     def __init__(
-        self, trace: Trace, buffers: Mapping[str, Tensor], inputs: Mapping[fx.Node, Any], dtype: torch.dtype
-    ) -> None:
-        self.trace, self.dtype = trace, dtype
+        self, trace: Trace, buffers: Mapping[str, Tensor], inputs: Mapping[fx.Node, Any], dtype: torch.dtype,
+        multipliers: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        self.trace, self.dtype, self.multipliers = trace, dtype, multipliers
         self.nodes = list(trace.graph.nodes)
         self.parameters = {node: name for name, node in trace.parameters.items()}
         self.fixed: Values = {node: self.cast(value) for node, value in inputs.items()}
@@ -75,10 +77,11 @@ class Graph:
         if name.startswith(tuple(SCATTERS)) and args[0].is_complex():
             target = SCATTERS[name.rpartition(".")[0]]
         try:
-            return target(*args, **kwargs)
+            result = target(*args, **kwargs)
         except (RuntimeError, IndexError, TypeError, ValueError, NotImplementedError) as error:
             place = node.meta.get("source") or node.meta.get("module") or node.name
             raise MupcError(f"{place}: {name} cannot be run on real values: {describe(error)}") from error
+        return result * self.multipliers[node.name] if node.name in self.multipliers else result
 
     def argument(self, value: Any, values: Mapping[fx.Node, Any]) -> Any:
         if isinstance(value, fx.Node):
@@ -132,6 +135,6 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
 def floats(values: Mapping[fx.Node, Any]) -> Iterator[tuple[fx.Node, Tensor]]:
     """The calls' results that are real tensors with values in them."""
     for node, value in values.items():
-        if node.op == "call_function" and isinstance(value, Tensor) and value.numel():
-            if value.is_floating_point() or value.is_complex():
-                yield node, value
+        real = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+        if node.op == "call_function" and real and value.numel():
+            yield node, value

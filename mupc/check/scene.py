@@ -32,7 +32,10 @@ class Knobs:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`knobs` by parameter; a tensor without any stays as it is. `loss` is given what the forward returns by name."""
+    """`knobs` by parameter; a tensor without any stays as it is. `loss` is given what the forward returns.
+
+    `multipliers` are a plan's, on the results of single uses of a tensor or on whole tensors: by node of the graph.
+    """
 
     model: nn.Module
     analysis: Analysis
@@ -52,6 +55,18 @@ def planned(analysis: Analysis, plan: Plan, rules: RuleBase) -> dict[str, Knobs]
             rules.optimizer(p.optimizer), p.lr.scale, p.eps.scale if p.eps else 1.0,
             p.weight_decay.scale if p.weight_decay else 1.0, words_of(analysis, p.name),
         )  # fmt: skip
+    return found
+
+
+def multiplied(analysis: Analysis, plan: Plan) -> dict[str, float]:
+    """The plan's multipliers, by the node whose result they scale."""
+    found: dict[str, float] = {}
+    for p in plan.parameters:
+        uses = zip(analysis.roles.parameters[p.name].uses, p.uses, strict=True)
+        for use, planned in uses:
+            one = planned.multiplier or (p.multiplier if use.role == p.role else None)
+            if one is not None and one.value not in (None, 1.0):
+                found[use.node] = float(one.value or 1.0)
     return found
 
 

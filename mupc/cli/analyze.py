@@ -6,11 +6,17 @@ import shutil
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from mupc.child import Job, run
 from mupc.cli.options import parse_base, reads_a_target
 from mupc.cli.output import colored, progress, write
 from mupc.config import rule_folders
+
+
+def _given(option: str) -> bool:
+    """Did the user say it, or is it the default?"""
+    return click.get_current_context().get_parameter_source(option) not in (None, ParameterSource.DEFAULT)
 
 
 @click.command()
@@ -24,6 +30,7 @@ from mupc.config import rule_folders
 )
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
 @click.option("--weight-decay", metavar="NAME", help="A rule for weight decay instead of the optimizer's own.")
+@click.option("--standing/--no-standing", default=True, help="Judge the set-up as it stands (builds it twice, small).")
 @click.option("--verbose", "-v", is_flag=True, help="Say why, for every verdict.")
 @reads_a_target(timeout=120.0, memory=8.0)
 def analyze(
@@ -36,6 +43,7 @@ def analyze(
     parametrization: str,
     optimizer: str,
     weight_decay: str | None,
+    standing: bool,
     form: str,
     verbose: bool,
     path: Path | None,
@@ -49,7 +57,8 @@ def analyze(
     """
     options = {
         "base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer,
-        "weight_decay": weight_decay, "rules": rule_folders(),
+        "weight_decay": weight_decay, "rules": rule_folders(), "standing": standing,
+        "declared": _given("parametrization"),
     }  # fmt: skip
     with progress(f"reading {target}"):
         answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory))

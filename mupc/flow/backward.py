@@ -55,7 +55,7 @@ class Backward:
         if not sources or not shapes(node.meta.get("val")):
             return
         signature, given = signature_of(node), [self.values[s] for s in sources]
-        by = self.forward.setup.numbers.get(node.name, ZERO)
+        by = self.forward.by(node)
         if "scaled_dot_product" in printed(node.target):
             self.attention(node, sources, given, grad)
         elif signature.kind == "multilinear":

@@ -97,7 +97,11 @@ class Forward:
             "normalise": self.normalise, "layout": self.layout, "index": self.index, "recurrent": self.recurrent,
         }.get(signature.kind)  # fmt: skip
         value = transfer(node, signature, sources, given) if transfer else Value(init=ZERO)
-        return self.scaled(value, self.setup.numbers.get(node.name, ZERO))
+        return self.scaled(value, self.by(node))
+
+    def by(self, node: fx.Node) -> Fraction:
+        """The power of what a node's result is multiplied by: a number in the code, and what a plan puts on the use."""
+        return self.setup.numbers.get(node.name, ZERO) + self.setup.uses.get(node.name, ZERO)
 
     @staticmethod
     def scaled(value: Value, by: Fraction) -> Value:

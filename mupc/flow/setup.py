@@ -9,6 +9,7 @@ from fractions import Fraction
 from mupc.exponents import Law, Monomial
 from mupc.flow.powers import Power
 from mupc.plan import Plan
+from mupc.roles import Roles
 from mupc.rulebase import Optimizer, RuleBase
 
 RANDOM = ("input", "hidden", "output")
@@ -30,17 +31,13 @@ class Ray:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One parameter as set up. `init` is None for zeros; `random`: its entries have zero mean, so sums cancel.
-
-    `factors` are multipliers of its uses beside the one in the code, by node.
-    """
+    """One parameter as set up. `init` is None for zeros; `random`: its entries have zero mean, so sums cancel."""
 
     init: Power
     lr: Power
     rule: Optimizer
     random: bool
     multiplier: Fraction = Fraction(0)
-    factors: Mapping[str, Fraction] = field(default_factory=dict)
 
     def step(self, grad: Power, fans: Mapping[str, Fraction]) -> Power:
         """The exponent of an update's entries: the optimizer's law for the rate, read the other way.
@@ -61,15 +58,22 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything that flow needs beside the graph. `numbers`: exponents of numbers in the code, by node."""
+    """Everything that flow needs beside the graph.
+
+    `numbers`: exponents of numbers in the code, by node; `uses`: those of multipliers that a plan puts on one use of a
+    tensor, by the node of that use.
+    """
 
     weights: Mapping[str, Weight]
     numbers: Mapping[str, Fraction] = field(default_factory=dict)
+    uses: Mapping[str, Fraction] = field(default_factory=dict)
 
 
-def from_plan(plan: Plan, rules: RuleBase, ray: Ray, numbers: Mapping[str, Fraction] | None = None) -> Setup:
-    """What the plan says, as exponents along a ray. Gains start at one, biases at zero."""
-    weights = {}
+def from_plan(
+    plan: Plan, roles: Roles, rules: RuleBase, ray: Ray, numbers: Mapping[str, Fraction] | None = None
+) -> Setup:
+    """What the plan says of a model, as exponents along a ray. Gains start at one, biases at zero."""
+    weights, uses = {}, {}
     for p in plan.parameters:
         if p.init_std is None or p.lr is None or p.optimizer is None:
             continue
@@ -80,8 +84,8 @@ def from_plan(plan: Plan, rules: RuleBase, ray: Ray, numbers: Mapping[str, Fract
             rule=rules.optimizer(p.optimizer),
             random=p.role in RANDOM,
             multiplier=ray.of(p.multiplier.monomial) if p.multiplier else Fraction(0),
-            factors={
-                f"{use.module}|{use.op}|{use.role}": ray.of(use.multiplier.monomial) for use in p.uses if use.multiplier
-            },
         )
-    return Setup(weights, dict(numbers or {}))
+        for use, planned in zip(roles.parameters[p.name].uses, p.uses, strict=True):
+            if planned.multiplier is not None:
+                uses[use.node] = ray.of(planned.multiplier.monomial)
+    return Setup(weights, dict(numbers or {}), uses)

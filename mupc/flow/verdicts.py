@@ -80,9 +80,12 @@ def matter(node: fx.Node, sources: list[fx.Node]) -> Iterator[fx.Node]:
     name = printed(node.target)
     if signature.kind == "additive" and len(set(tensor_nodes(node))) > 1:
         yield from sources
-    elif signature.kind == "recurrent" or (signature.kind == "pointwise" and _has_scale(signature)):
-        yield sources[0]
-    elif "softmax" in name or "sigmoid" in name:
+    elif (
+        signature.kind == "recurrent"
+        or (signature.kind == "pointwise" and _has_scale(signature))
+        or "softmax" in name
+        or "sigmoid" in name
+    ):
         yield sources[0]
 
 

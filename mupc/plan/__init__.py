@@ -13,10 +13,12 @@ from mupc.plan.document import (
     Exponent,
     Finding,
     Model,
+    Movement,
     Parameter,
     Part,
     Plan,
     Scale,
+    Standing,
     Use,
 )
 from mupc.plan.make import Analysed, make_plan
@@ -29,10 +31,12 @@ __all__ = [
     "Exponent",
     "Finding",
     "Model",
+    "Movement",
     "Parameter",
     "Part",
     "Plan",
     "Scale",
+    "Standing",
     "Use",
     "make_plan",
 ]

@@ -134,7 +134,10 @@ class Coverage(Frozen):
 
 
 class Activation(Frozen):
-    """One judged value of the graph: exponents of its size, its change, its gradient (from the static check)."""
+    """One judged value of the graph: exponents of its size, its change, its gradient (from the static check).
+
+    `cause`: its verdict is not that of a value before it.
+    """
 
     name: str
     source: str | None
@@ -143,6 +146,33 @@ class Activation(Frozen):
     delta: str | None = None
     grad: str | None = None
     verdict: str | None = None
+    cause: bool = False
+
+
+class Movement(Frozen):
+    """One parameter's own update at its use: with which power of the width it moves what it makes."""
+
+    name: str
+    source: str | None
+    verdict: str
+    power: str
+
+
+class Standing(Frozen):
+    """The user's set-up as it stands, under its own init and rates; `Plan.activations` are judged under it.
+
+    `init` says how its exponents were read; `shown`: its rates go with width, so a parametrization is meant. `rate` is
+    the power with which the largest stable rate goes (empty where none is: the init grows); `frozen` are the parameters that then stop learning.
+    """
+
+    init: str
+    optimizer: str
+    shown: bool
+    regime: str
+    rate: str
+    moved: tuple[Movement, ...] = ()
+    frozen: tuple[Movement, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Finding(Frozen):
@@ -168,6 +198,7 @@ class Plan(Frozen):
     hardware: str
     gauge: str
     parameters: tuple[Parameter, ...]
+    standing: Standing | None = None
     activations: tuple[Activation, ...] = ()
     findings: tuple[Finding, ...] = ()
 

@@ -14,6 +14,7 @@ from mupc.plan import Dim, Plan
 from mupc.report.layout import lines_of, table_of, wrapped
 from mupc.report.names import folded
 from mupc.report.parameters import GIVEN_BY_SIZE, STYLES, role_sections
+from mupc.report.standing import section
 
 PLAIN_KINDS = ("data", "lookup", "kernel")  # fixed without a choice: listed, not explained
 HELD_KINDS = ("inner", "count", "rank", "experts")  # fixed by policy: what a user may want otherwise
@@ -35,6 +36,7 @@ def render(plan: Plan, *, verbose: bool = False, color: bool = False, width: int
         _head(plan, width),
         _dims(plan, width, verbose),
         *role_sections(plan, width, verbose),
+        section(plan, width, verbose),
         _foot(plan, width),
     ]
     if verbose:

@@ -12,6 +12,7 @@ from typing import Any
 from mupc.errors import TargetError
 from mupc.target.settings import nested, unknown_setting
 
+Size = int | tuple[int, ...]
 _CONFIG_NAMES = ("config", "cfg", "args", "hparams", "params", "opt")
 
 
@@ -21,15 +22,25 @@ def bind(factory: Callable[..., Any], settings: Mapping[str, Any], module: Modul
     return lambda: factory(**arguments)
 
 
-def sizes(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> dict[str, int]:
-    """The whole numbers that the factory is called with, defaults and config fields included, by name."""
+def numbers(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> dict[str, Size]:
+    """The whole numbers, and lists of them, that the factory is called with, defaults and config fields included."""
     arguments = _arguments(factory, nested(settings), module, "")
     defaults = {key: p.default for key, p in _parameters(factory).items() if p.default is not p.empty}
-    found: dict[str, int] = {}
+    found: dict[str, Size] = {}
     for key, value in (defaults | arguments).items():
         fields = {field: getattr(value, field, None) for field in _fields(value)} if _is_config(value) else {key: value}
-        found |= {name: size for name, size in fields.items() if isinstance(size, int) and not isinstance(size, bool)}
+        found |= {name: size for name, one in fields.items() if (size := whole(one)) is not None}
     return found
+
+
+def whole(value: Any) -> Size | None:
+    """A whole number, or a list of them as a tuple; None for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, (list, tuple)) and value:
+        parts = tuple(value)
+        return parts if all(isinstance(one, int) and not isinstance(one, bool) for one in parts) else None
+    return None
 
 
 def why_not(factory: Callable[..., Any], settings: Mapping[str, Any], module: ModuleType) -> str | None:

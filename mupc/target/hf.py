@@ -14,6 +14,7 @@ from torch import nn
 from mupc.blame import describe
 from mupc.errors import TargetError
 from mupc.target.build import build
+from mupc.target.call import Size, whole
 from mupc.target.load import Built
 from mupc.target.settings import near_names, nested, unknown_setting
 from mupc.target.torchvision_ops import import_transformers
@@ -40,7 +41,7 @@ def build_target(name: str, settings: Mapping[str, Any]) -> Built:
         return build(lambda: _from_config(config))
 
     try:
-        return Built(make({}), make, where=f"hf:{name}")
+        return Built(make({}), make, where=f"hf:{name}", fields=_numbers(_config(name, settings).to_dict()))
     except TargetError:
         raise
     except Exception as error:
@@ -72,6 +73,17 @@ def _config(name: str, settings: Mapping[str, Any]) -> Any:
         raise TargetError(
             f"hf:{name} {' '.join(f'{k}={v}' for k, v in settings.items())}: {describe(error)}"
         ) from error
+
+
+def _numbers(config: Mapping[str, Any], above: str = "") -> dict[str, Size]:
+    """The config's whole numbers and lists of them, by dotted name."""
+    found: dict[str, Size] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{above}{key}.")
+        elif (size := whole(value)) is not None:
+            found[above + key] = size
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import nn
 from mupc.errors import TargetError
 from mupc.inputs import Inputs, find_inputs
 from mupc.structure import unwrapped
+from mupc.target.call import Size
 from mupc.target.settings import parse_settings
 
 
@@ -30,6 +31,7 @@ class Built:
     own: str = ""  # the folder that holds the user's code, when it is an installed package
     sizes: Mapping[str, int] = field(default_factory=dict)  # the factory's arguments that are whole numbers
     pair: Callable[[Mapping[str, Any]], tuple[nn.Module, object | None]] | None = None
+    fields: Mapping[str, Size] = field(default_factory=dict)  # every setting that is a whole number or a list of them
 
     def remake(self, changes: Mapping[str, Any]) -> tuple[nn.Module, object | None]:
         """The model and its optimizer again, with these settings changed."""

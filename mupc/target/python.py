@@ -16,7 +16,7 @@ from torch import nn
 from mupc.blame import blame, shown
 from mupc.errors import TargetError
 from mupc.target.build import build
-from mupc.target.call import bind, sizes
+from mupc.target.call import bind, numbers
 from mupc.target.candidates import find_factory
 from mupc.target.load import Built
 from mupc.target.settings import near_names
@@ -51,8 +51,10 @@ def build_target(name: str, settings: Mapping[str, Any]) -> Built:
         return pair(changes)[0]
 
     model, optimizer = pair({})
-    named = {} if isinstance(factory, nn.Module) else sizes(factory, settings, module)
-    return Built(model, make_model, optimizer, getattr(module, "example_inputs", None), where, own, named, pair)
+    fields = {} if isinstance(factory, nn.Module) else numbers(factory, settings, module)
+    named = {name: size for name, size in fields.items() if isinstance(size, int)}
+    examples = getattr(module, "example_inputs", None)
+    return Built(model, make_model, optimizer, examples, where, own, named, pair, fields)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from torch import nn
 
 from mupc.errors import MupcError, TargetError
 from mupc.roles import Dim, Parameter
+from mupc.target.call import Size
 
 Make = Callable[[Mapping[str, Any]], nn.Module]
 MOST = 64  # builds on meta before giving up
@@ -27,19 +28,24 @@ MOST = 64  # builds on meta before giving up
 class Widths:
     """Settings that scale together, and their values in the model at hand."""
 
-    settings: Mapping[str, int]
+    settings: Mapping[str, Size]
 
-    def at(self, factor: Fraction) -> dict[str, int]:
+    def at(self, factor: Fraction) -> dict[str, Any]:
         """The settings of a model whose widths are that many times as large. Raises `MupcError` for no whole number."""
-        found = {name: size * factor for name, size in self.settings.items()}
-        for name, size in found.items():
-            if size.denominator != 1 or size < 1:
-                raise MupcError(f"{name} = {self.settings[name]} times {factor} is no whole number")
-        return {name: int(size) for name, size in found.items()}
+        return {name: _times(name, size, factor) for name, size in self.settings.items()}
+
+
+def _times(name: str, size: Size, factor: Fraction) -> Any:
+    if isinstance(size, tuple):
+        return [_times(name, one, factor) for one in size]
+    found = size * factor
+    if found.denominator != 1 or found < 1:
+        raise MupcError(f"{name} = {size} times {factor} is no whole number")
+    return int(found)
 
 
 def find_widths(
-    make: Make, sizes: Mapping[str, int], parameters: Mapping[str, Parameter], dims: tuple[Dim, ...], factor: Fraction
+    make: Make, sizes: Mapping[str, Size], parameters: Mapping[str, Parameter], dims: tuple[Dim, ...], factor: Fraction
 ) -> Widths | None:
     """The settings to scale; None where no choice of them moves what grows, and only that, by the factor."""
     known = {dim.name: dim for dim in dims}
@@ -89,7 +95,7 @@ def fits(
     return True
 
 
-def _candidates(sizes: Mapping[str, int], parameters: Mapping[str, Parameter], dims: Mapping[str, Dim]) -> list[str]:
+def _candidates(sizes: Mapping[str, Size], parameters: Mapping[str, Parameter], dims: Mapping[str, Dim]) -> list[str]:
     """Settings whose value is a growing dim's size, or that of growing and fixed factors side by side."""
     wanted = set()
     for p in parameters.values():
@@ -98,7 +104,11 @@ def _candidates(sizes: Mapping[str, int], parameters: Mapping[str, Parameter], d
             for start, stop in itertools.combinations(range(len(known) + 1), 2):
                 if any(dim.grows for dim in known[start:stop]):
                     wanted.add(prod(dim.size for dim in known[start:stop]))
-    return [name for name, size in sizes.items() if size in wanted and size > 1]
+
+    def fits_all(size: Size) -> bool:
+        return all(one in wanted and one > 1 for one in (size if isinstance(size, tuple) else (size,)))
+
+    return [name for name, size in sizes.items() if fits_all(size)]
 
 
 def _choices(names: list[str]) -> Iterator[tuple[str, ...]]:

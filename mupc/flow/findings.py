@@ -1,0 +1,206 @@
+"""Flow's verdicts in words: what grows, what freezes, at which line; the regime; what is a mistake and what is news."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from torch import fx
+
+from mupc.analysis import Analysis
+from mupc.dims.facts import primary
+from mupc.exponents import Law, Monomial
+from mupc.flow import Flow, Ray, Setup, flow
+from mupc.flow.powers import Power
+from mupc.flow.standing import Standing
+from mupc.flow.verdicts import Judged, Moved, judge
+from mupc.ops import tensor_nodes
+from mupc.ops.table import printed
+from mupc.plan.document import Activation, Finding, Movement
+from mupc.plan.document import Standing as Document
+
+Regime = str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Everything said of one set-up."""
+
+    standing: Document
+    activations: tuple[Activation, ...]
+    findings: tuple[Finding, ...]
+
+
+def tell(analysis: Analysis, standing: Standing, *, declared: bool, notes: Sequence[str] = ()) -> Told:
+    """Judge a set-up along the width. Its faults are findings where a parametrization is declared, or shown by rates
+    that go with width; in a plain set-up they are what will happen, and no mistake."""
+    ray = Ray()
+    found = flow(analysis, standing.setup, ray)
+    values, moved = judge(analysis, found)
+    top = max([j.value.delta1 for j in values if j.value.delta1 is not None]
+              + [m.power for m in moved if m.verdict != "unknown"], default=Fraction(0))  # fmt: skip
+    slowed = top if top > 0 else Fraction(0)
+    grown = any(j.value.init is not None and j.value.init > 0 for j in values)  # no rate makes it stable
+    frozen: list[Moved] = []
+    if slowed and not grown:
+        slower = {n: replace(w, lr=None if w.lr is None else w.lr - slowed) for n, w in standing.setup.weights.items()}
+        later = flow(analysis, Setup(slower, standing.setup.numbers, standing.setup.uses), ray)
+        frozen = [m for m in judge(analysis, later)[1] if m.verdict == "lazy"]
+    document = Document(
+        init=standing.how, optimizer=standing.optimizer, shown=standing.grouped,
+        regime=regime(analysis, found, values, moved), rate="" if grown else str(-slowed),
+        moved=tuple(_movement(m) for m in moved), frozen=tuple(_movement(m) for m in frozen),
+        notes=(*notes, *(f"init not known: {line}" for line in standing.unread)),
+    )  # fmt: skip
+    names = _names(values)
+    causes = _causes(values)
+    activations = tuple(_activation(j, names[j.node], j in causes) for j in values)
+    faults = tuple(_faults(analysis, standing, found, causes, moved)) if declared or standing.grouped else ()
+    return Told(document, activations, faults)
+
+
+def regime(analysis: Analysis, found: Flow, values: Sequence[Judged], moved: Sequence[Moved]) -> Regime:
+    """Of the whole set-up, after the dynamical dichotomy (TP4, arXiv:2011.14522, Theorem 3.4)."""
+    if any(one.verdict == "explodes" for one in (*values, *moved)):
+        return "unstable"
+    trace = analysis.dims_stage.facts.trace
+    end = primary(trace)
+    output = next((j for j in values if end is not None and j.node is trace.outputs[end]), None)
+    if output is None or output.value.delta1 is None or output.value.delta1 < 0:
+        return "trivial"
+    features = list(_read_out(analysis, found))
+    if features and all(power is None or power < 0 for power in features):
+        return "kernel"
+    return "feature learning"
+
+
+def _read_out(analysis: Analysis, found: Flow) -> Iterator[Power]:
+    """How far the features that readouts read move."""
+    nodes = {node.name: node for node in found.values}
+    weights = set(analysis.dims_stage.facts.trace.parameters.values())
+    for p in analysis.roles.parameters.values():
+        for use in p.uses:
+            if use.role == "output" and use.node in nodes:
+                for source in tensor_nodes(nodes[use.node]):
+                    if source not in weights and source.op == "call_function":
+                        yield found.values[source].delta1
+
+
+def _names(values: Sequence[Judged]) -> dict[fx.Node, str]:
+    """Module and op; a number where a module has several of one kind."""
+    seen: dict[str, int] = {}
+    out = {}
+    for one in values:
+        op = printed(one.node.target).removeprefix("aten.").partition(".")[0]
+        name = f"{one.node.meta.get('module') or '(model)'} {op}"
+        seen[name] = seen.get(name, 0) + 1
+        out[one.node] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+    return out
+
+
+def _activation(one: Judged, name: str, cause: bool) -> Activation:
+    value = one.value
+    return Activation(
+        name=name, source=_place(one.node), init=_text(value.init), delta1=_text(value.delta1),
+        delta=_text(value.delta), grad=_text(one.grad), verdict=one.verdict, cause=cause,
+    )  # fmt: skip
+
+
+def _movement(one: Moved) -> Movement:
+    source = None if one.node is None else _place(one.node)
+    return Movement(name=one.name, source=source, verdict=one.verdict, power=str(one.power))
+
+
+def _text(power: Power) -> str | None:
+    return None if power is None else str(power)
+
+
+def _place(node: fx.Node) -> str | None:
+    """The user's line; in a library, its own where the user has none."""
+    place = node.meta.get("user_source") or node.meta.get("source")
+    return None if place is None else str(place)
+
+
+# Faults.
+
+
+def _faults(
+    analysis: Analysis, standing: Standing, found: Flow, causes: Sequence[Judged], moved: Sequence[Moved]
+) -> Iterator[Finding]:
+    """Parameters at their own use first, then values that no parameter at hand explains, then eps and decay."""
+    told: set[fx.Node] = set()
+    for one in moved:
+        if one.verdict in ("explodes", "lazy") and one.node is not None:
+            told.add(one.node)
+            fix = f"its rate is off by n^{one.power}: multiply it by n^{-one.power}"
+            code = "MUP202" if one.verdict == "explodes" else "MUP203"
+            yield _fault(code, "error", one.why, _place(one.node), one.name, fix)
+    for judged in causes:
+        at_init = judged.value.init is not None and judged.value.init > 0
+        where = judged.node.meta.get("module") or "the model"
+        if judged.verdict == "explodes" and (at_init or judged.node not in told):
+            code = "MUP201" if at_init else "MUP202"
+            yield _fault(code, "error", f"{where}: {judged.why}", _place(judged.node))
+        elif judged.verdict == "vanishes" and judged.node not in told:
+            message = f"{where}: {judged.why}, beside values of size one"
+            yield _fault("MUP204", "warning", message, _place(judged.node))
+    yield from _settings(analysis, standing, found)
+
+
+def _causes(values: Sequence[Judged]) -> list[Judged]:
+    """Those that are off by more than what they are made from."""
+    before: dict[fx.Node, Fraction] = {}
+    out = []
+    for judged in values:
+        inherited = _inherited(judged.node, before)
+        before[judged.node] = max(inherited, judged.power) if judged.verdict == "explodes" else Fraction(0)
+        if judged.verdict not in ("ok", "unknown") and (judged.verdict != "explodes" or judged.power > inherited):
+            out.append(judged)
+    return out
+
+
+def _inherited(node: fx.Node, before: Mapping[fx.Node, Fraction]) -> Fraction:
+    """The largest excess of what a value is made from, through what is not judged."""
+    seen, stack, most = {node}, list(tensor_nodes(node)), Fraction(0)
+    while stack:
+        source = stack.pop()
+        if source in seen or source.op != "call_function":
+            continue
+        seen.add(source)
+        if source in before:
+            most = max(most, before[source])
+        else:
+            stack.extend(tensor_nodes(source))
+    return most
+
+
+def _settings(analysis: Analysis, standing: Standing, found: Flow) -> Iterator[Finding]:
+    """eps against the gradient, decay against the rule's law."""
+    nodes = analysis.dims_stage.facts.trace.parameters
+    for name, weight in standing.setup.weights.items():
+        node = nodes.get(name)
+        grad = found.grads.get(node) if node is not None else None
+        source, rule = analysis.roles.parameters[name].source, weight.rule
+        eps, decay = standing.eps.get(name), standing.decay.get(name)
+        if rule.eps is not None and rule.family == "adam" and eps is not None and grad is not None and eps > grad:
+            message = f"its gradient goes as n^{grad}, {rule.name}'s eps as n^{eps}: eps overtakes it"
+            yield _fault("MUP205", "warning", message, source, name, f"scale eps as n^{grad}")
+        if rule.weight_decay is None or decay is None or weight.lr is None:
+            continue
+        law = Law.parse(rule.weight_decay.law)
+        sizes = {"lr": weight.lr, "grad": grad or Fraction(0), "std": weight.init or Fraction(0)}
+        if not set(law.symbols) <= set(sizes):
+            continue
+        wanted = law.at({s: Monomial.of({s: 1}) for s in law.symbols}, sizes).degree(sizes)
+        if decay != wanted:
+            message = f"its decay goes as n^{decay}; at this rate {rule.name}'s keeps its strength as n^{wanted}"
+            yield _fault("MUP206", "warning", message, source, name, f"scale weight_decay as n^{wanted}")
+
+
+def _fault(
+    code: str, severity: Literal["error", "warning"], message: str, source: str | None, parameter: str | None = None,
+    fix: str | None = None,
+) -> Finding:  # fmt: skip
+    return Finding(code=code, severity=severity, message=message, source=source, parameter=parameter, fix=fix)

@@ -1,0 +1,126 @@
+"""Numbers in the code: which are powers of a width. `d_model**-0.5` reaches the graph as 0.036; so would a constant.
+
+Two traces of different widths tell: a number that moves is a power of the width, one that stays is none. From a single
+trace a number is matched with the sizes in it: size^p for p = 1/2, -1/2, 1, -1; of one growing dim alone it is that
+power (assumed), of a growing and a fixed one it is not known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isclose, log
+from typing import Any
+
+import torch
+from torch import fx
+
+from mupc.analysis import Analysis
+from mupc.ops.table import printed
+
+POWERS = (Fraction(1, 2), Fraction(-1, 2), Fraction(1), Fraction(-1))
+PLAIN = {0.0, 1.0, 2.0, 0.5, -1.0, -2.0, -0.5, 4.0, 0.25}  # too common to stand for a size
+ROUND = 12  # powers are multiples of 1/12
+SCALING = ("aten.mul", "aten.div")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Powers by node, those that are none left out; how each number was told, counted; and those that could not be."""
+
+    powers: Mapping[str, Fraction]
+    told: Mapping[str, int]
+    unknown: tuple[str, ...] = ()
+
+
+def probed(small: Analysis, large: Analysis, ratio: Fraction) -> Numbers:
+    """From traces at two widths. What stands at one and not at the other is unknown."""
+    then = {name: value for name, value, _ in _found(small)}
+    powers: dict[str, Fraction] = {}
+    told: Counter[str] = Counter()
+    unknown = []
+    for name, value, place in _found(large):
+        before = then.get(name)
+        if before is None or before == 0 or value / before <= 0:
+            told["unknown"] += 1
+            unknown.append(place)
+            continue
+        power = Fraction(log(value / before) / log(ratio)).limit_denominator(ROUND)
+        if not isclose(float(ratio) ** float(power), value / before, rel_tol=1e-3):
+            told["unknown"] += 1
+            unknown.append(place)
+            continue
+        told["by two widths"] += 1
+        if power:
+            powers[name] = power
+    return Numbers(powers, dict(told), tuple(unknown))
+
+
+def matched(analysis: Analysis) -> Numbers:
+    """From one trace: by size."""
+    growing = {d.size for d in analysis.roles.dims if d.grows}
+    growing |= {
+        _length(p.shape, at) for p in analysis.roles.parameters.values() for at, g in enumerate(p.infinite) if g
+    }
+    fixed = {d.size for d in analysis.roles.dims if d.grows is False}
+    powers: dict[str, Fraction] = {}
+    told: Counter[str] = Counter()
+    unknown = []
+    for name, value, place in _found(analysis):
+        if abs(value) in PLAIN:
+            told["plain"] += 1
+            continue
+        wide = {p for size in growing for p in POWERS if size > 2 and isclose(value, size ** float(p), rel_tol=1e-6)}
+        held = any(isclose(value, size ** float(p), rel_tol=1e-6) for size in fixed for p in POWERS if size > 2)
+        if not wide:
+            told["constant"] += 1
+        elif held or len(wide) > 1:
+            told["unknown"] += 1
+            unknown.append(f"{place} ({value:.6g} is a power of a width and of a fixed size)")
+        else:
+            told["assumed"] += 1
+            powers[name] = wide.pop()
+    return Numbers(powers, dict(told), tuple(unknown))
+
+
+def _length(shape: tuple[int, ...], at: int) -> int:
+    return shape[at]
+
+
+def _found(analysis: Analysis) -> Iterator[tuple[str, float, str]]:
+    """Every number that a value is multiplied by: node, factor, place. A division by it is its inverse."""
+    facts = analysis.dims_stage.facts
+    for node in facts.trace.graph.nodes:
+        if node.op != "call_function" or node not in facts.live:
+            continue
+        name = printed(node.target)
+        factor: float | None = None
+        if name.startswith(SCALING):
+            operands = [_value(a) for a in node.args[:2]]
+            numbers = [v for v in operands if v is not None]
+            if (
+                len(numbers) == 1
+                and len(operands) == 2
+                and not (name.startswith("aten.div") and operands[0] is not None)
+            ):
+                factor = numbers[0] if name.startswith("aten.mul") else (1 / numbers[0] if numbers[0] else None)
+        elif "scaled_dot_product" in name:
+            scale = node.kwargs.get("scale")
+            factor = float(scale) if isinstance(scale, (int, float)) else None
+        elif name.startswith(("aten.baddbmm", "aten.addmm", "aten.addbmm")):
+            alpha = node.kwargs.get("alpha", 1)
+            factor = float(alpha) if isinstance(alpha, (int, float)) and alpha != 1 else None
+        if factor is not None:
+            yield node.name, factor, str(node.meta.get("source") or node.meta.get("module") or node.name)
+
+
+def _value(argument: Any) -> float | None:
+    """A number, or a constant of one element."""
+    if isinstance(argument, (int, float)) and not isinstance(argument, bool):
+        return float(argument)
+    value = argument.meta.get("value") if isinstance(argument, fx.Node) else None
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta and not value.is_complex():
+        return float(value)
+    return None
