@@ -210,7 +210,15 @@ def audit_of(job: Job) -> dict[str, Any]:
     return {"document": found.to_json(), "how": how}
 
 
-WORK = {"plan": plan_of, "audit": audit_of}
+def check_of(job: Job) -> dict[str, Any]:
+    """Build at several widths, measure, hold against flow."""
+    from mupc.check.build import check_target
+
+    found, how = check_target(job)
+    return {"document": found.to_json(), "how": how}
+
+
+WORK = {"plan": plan_of, "audit": audit_of, "check": check_of}
 
 
 def _spoken(error: BaseException, job: Job) -> str:

@@ -56,16 +56,16 @@ def _setup(
     return Setup(model, optimizer, analysis)
 
 
-def configured(place: str) -> Callable[[nn.Module], Any]:
-    """`train.py:configure`, a function that is given the model and returns its optimizer, or several."""
+def configured(place: str, option: str = "--optimizer-config") -> Callable[..., Any]:
+    """`train.py:configure`, a function of the user's: one that is given the model and returns its optimizer."""
     from mupc.target.python import import_place
 
     where, colon, name = place.rpartition(":")
     if not colon or not name.isidentifier():
-        raise MupcError(f"--optimizer-config {place!r}: write train.py:function or pkg.mod:function")
+        raise MupcError(f"{option} {place!r}: write train.py:function or pkg.mod:function")
     module = import_place(where, place)
     found = getattr(module, name, None)
     if not callable(found):
         have = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
         raise MupcError(f"{where} has no function {name!r}; it has {', '.join(have) or 'none'}")
-    return cast("Callable[[nn.Module], Any]", found)
+    return cast("Callable[..., Any]", found)

@@ -31,9 +31,14 @@ class Held:
 
 
 def hold(
-    runs: Mapping[int, Sequence[Measured]], flow: Flow, nodes: Iterable[str], outputs: Iterable[str] = ()
-) -> list[Held]:
-    """Every judged value's quantities. `runs` has a measurement a seed, by width."""
+    runs: Mapping[int, Sequence[Measured]], flow: Flow, nodes: Iterable[str], outputs: Iterable[str] = (),
+    chance: bool = True,
+) -> list[Held]:  # fmt: skip
+    """Every judged value's quantities. `runs` has a measurement a seed, by width.
+
+    `chance` allows for half of each slope's 95 % interval beside the tolerance, and for a propagating part that stays
+    below the bound which the weight's operator norm sets.
+    """
     values = {node.name: (node, value) for node, value in flow.values.items()}
     few = set(outputs)
     found = []
@@ -46,13 +51,14 @@ def hold(
         for quantity in QUANTITIES:
             series = {w: [getattr(m.values[name], quantity) for m in ms if name in m.values] for w, ms in runs.items()}
             sizes = {w: [m.values[name].init for m in ms if name in m.values] for w, ms in runs.items()}
-            found.append(_one(name, quantity, predicted[quantity], series, sizes, FEW if name in few else WITHIN))
+            within, loose = FEW if name in few else WITHIN, value.loose if quantity == "propagating" else Fraction(0)
+            found.append(_one(name, quantity, predicted[quantity], series, sizes, within, chance, loose))
     return found
 
 
 def _one(
     name: str, quantity: str, predicted: Power, series: Mapping[int, Sequence[float | None]],
-    sizes: Mapping[int, Sequence[float]], within: float,
+    sizes: Mapping[int, Sequence[float]], within: float, chance: bool, loose: Fraction,
 ) -> Held:  # fmt: skip
     if any(v is None for values in series.values() for v in values):
         return Held(name, quantity, predicted, None, None, "no such part")
@@ -72,11 +78,18 @@ def _one(
     if predicted is None:
         return Held(name, quantity, predicted, slope, False, "predicted: nothing")
     allowed = within if quantity == "init" else WITHIN
-    return Held(name, quantity, predicted, slope, abs(slope.power - float(predicted)) <= allowed)
+    off = abs(slope.power - float(predicted))
+    if chance and slope.power < predicted:
+        off = max(0.0, off - float(loose))
+    return Held(name, quantity, predicted, slope, off <= allowed + (slope.half or 0.0 if chance else 0.0))
 
 
-def said(power: float | Fraction | None) -> str:
-    """Grows, stable or vanishes."""
+def said(power: float | None, half: float | None = None) -> str:
+    """Grows, stable or vanishes; unclear where chance could turn it round."""
     if power is None:
         return "nothing"
-    return "grows" if power > VERDICT else "vanishes" if power < -VERDICT else "stable"
+    if abs(power) <= VERDICT:
+        return "stable"
+    if half is not None and half >= abs(power):
+        return "unclear"
+    return "grows" if power > 0 else "vanishes"

@@ -59,7 +59,7 @@ class Measured:
 
 def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: int = 0) -> Measured:
     """One scene in the linear regime or, with `steps`, after so many of training at rate `lr`."""
-    dtype = torch.float64
+    dtype = torch.float64 if steps is None else torch.float32
     model = scene.model
     parameters = {
         n: as_dtype(p.detach(), dtype).clone().requires_grad_(p.requires_grad) for n, p in model.named_parameters()
@@ -69,7 +69,7 @@ def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: i
     graph = Graph(trace, dict(model.named_buffers()), inputs, dtype, scene.multipliers)
     before = graph.run(parameters, _keep_grad)
     loss = _loss(scene, before, seed)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     first = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     grads = {node: value.grad for node, value in floats(before) if value.grad is not None}
     before = {node: _detached(value) for node, value in before.items()}
@@ -160,7 +160,7 @@ def _trained(
                     live[name].grad = grad.clone()
             else:
                 optimizer.zero_grad()
-                _loss(scene, graph.run(live), seed).backward()
+                _loss(scene, graph.run(live), seed).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return {name: value.detach() for name, value in live.items()}
 

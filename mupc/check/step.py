@@ -69,6 +69,6 @@ def _orthogonal(grad: Tensor, words: Sequence[str], factor: Callable[[int, int],
     matrix = moved.reshape(*moved.shape[: lead + 1], -1)
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     kept = (s > SMALL * s[..., :1]).to(grad.dtype)
-    step = (u * kept.unsqueeze(-2)) @ v * factor(matrix.shape[-2], matrix.shape[-1])
+    step: Tensor = (u * kept.unsqueeze(-2)) @ v * factor(matrix.shape[-2], matrix.shape[-1])
     back = sorted(range(grad.ndim), key=lambda at: order[at])
     return step.reshape(moved.shape).permute(back)

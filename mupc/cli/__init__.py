@@ -10,6 +10,7 @@ import click
 from mupc import __version__
 from mupc.cli.analyze import analyze
 from mupc.cli.audit import audit
+from mupc.cli.check import check
 from mupc.cli.classify import classify
 from mupc.cli.explain import explain
 from mupc.cli.rules import rules
@@ -29,7 +30,7 @@ def cli(context: click.Context) -> None:
         context.default_map = {"analyze": find_config(Path.cwd()).defaults()}
 
 
-for command in (analyze, audit, classify, rules, explain):
+for command in (analyze, audit, check, classify, rules, explain):
     cli.add_command(command)
 
 

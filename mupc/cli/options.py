@@ -14,7 +14,7 @@ from mupc.errors import MupcError
 Command = Callable[..., Any]
 
 
-def reads_a_target(timeout: float, memory: float) -> Callable[[Command], Command]:
+def reads_a_target(timeout: float, memory: float, parametrization: str | None = "mup") -> Callable[[Command], Command]:
     """The options of every command that imports a target and traces it, and where its result goes."""
     positive = click.FloatRange(min=0, min_open=True)
     spec = "An input, 'idx:int64[2,128]<50257'; repeatable. Default: inferred."
@@ -22,7 +22,7 @@ def reads_a_target(timeout: float, memory: float) -> Callable[[Command], Command
         click.option("--input", "inputs", multiple=True, metavar="SPEC", help=spec),
         click.option("--fixed", multiple=True, metavar="DIM", help="Hold this dim fixed, whatever is inferred."),
         click.option("--scaling", multiple=True, metavar="DIM", help="Let this dim grow, whatever is inferred."),
-        click.option("--parametrization", default="mup", show_default=True, metavar="NAME"),
+        click.option("--parametrization", default=parametrization, show_default=True, metavar="NAME"),
         click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
         click.option(
             "--output", "-o", "path", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of stdout."

@@ -9,7 +9,7 @@ from torch import fx
 
 from mupc.dims.facts import primary
 from mupc.dims.records import WEIGHT
-from mupc.flow.forward import Forward
+from mupc.flow.forward import Forward, saturated, settled
 from mupc.flow.powers import HALF, Power, most, times
 from mupc.flow.value import Value
 from mupc.ops import signature_of, tensor_nodes
@@ -112,7 +112,7 @@ class Backward:
                 sources[0], times(grad, (signature.degree - 1) * (x.init or ZERO)) if signature.degree != 1 else grad
             )
         else:
-            self.give(sources[0], grad)
+            self.give(sources[0], grad + (saturated(x) if signature.bounded else ZERO))
         for source in sources[1:]:
             self.give(source, grad)
 
@@ -121,7 +121,8 @@ class Backward:
     ) -> None:
         x = given[0]
         if "softmax" in printed(node.target):
-            self.give(sources[0], grad - self.forward.rates(node, signature.over))
+            by = -(x.init or ZERO) if settled(x) else ZERO
+            self.give(sources[0], grad - self.forward.rates(node, signature.over) + by)
             return
         gain = next((t[1] for t in signature.terms if 0 in t and len(t) > 1), None)
         size = ZERO if gain is None else given[gain].init
@@ -135,7 +136,12 @@ class Backward:
         over = self.forward.rate(node, "d")
         scale = self.forward.setup.numbers.get(node.name, -over * HALF)
         scores = times(grad, v.init, self.forward.rate(node, "e") * HALF)
+        found = self.forward.scores.get(node)
+        if found is not None and settled(found):
+            scores = times(scores, -(found.init or ZERO))
         self.give(sources[2], grad)
+        for mask in sources[3:]:
+            self.give(mask, scores)
         self.give(sources[0], times(scores, k.init, scale))
         self.give(sources[1], times(scores, q.init, scale))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -54,7 +54,7 @@ def tell(analysis: Analysis, standing: Standing, *, declared: bool, notes: Seque
         moved=tuple(_movement(m) for m in moved), frozen=tuple(_movement(m) for m in frozen),
         notes=(*notes, *(f"init not known: {line}" for line in standing.unread)),
     )  # fmt: skip
-    names = _names(values)
+    names = names_of(values)
     causes = _causes(values)
     activations = tuple(_activation(j, names[j.node], j in causes) for j in values)
     faults = tuple(_faults(analysis, standing, found, causes, moved)) if declared or standing.grouped else ()
@@ -63,7 +63,8 @@ def tell(analysis: Analysis, standing: Standing, *, declared: bool, notes: Seque
 
 def regime(analysis: Analysis, found: Flow, values: Sequence[Judged], moved: Sequence[Moved]) -> Regime:
     """Of the whole set-up, after the dynamical dichotomy (TP4, arXiv:2011.14522, Theorem 3.4)."""
-    if any(one.verdict == "explodes" for one in (*values, *moved)):
+    verdicts = {*(one.verdict for one in values), *(one.verdict for one in moved)}
+    if "explodes" in verdicts:
         return "unstable"
     trace = analysis.dims_stage.facts.trace
     end = primary(trace)
@@ -88,7 +89,7 @@ def _read_out(analysis: Analysis, found: Flow) -> Iterator[Power]:
                         yield found.values[source].delta1
 
 
-def _names(values: Sequence[Judged]) -> dict[fx.Node, str]:
+def names_of(values: Sequence[Judged]) -> dict[fx.Node, str]:
     """Module and op; a number where a module has several of one kind."""
     seen: dict[str, int] = {}
     out = {}

@@ -129,7 +129,7 @@ class Forward:
         for i in term:
             generators ^= given[i].generators
         init = times(*(given[i].init for i in term), (over * HALF if generators else over) - mean)
-        effective, propagating, later = [], [], []
+        effective, propagating, later, loose = [], [], [], ZERO
         for i in term:
             others = [given[j].init for j in term if j != i]
             if self.folded.status.get(sources[i]) == WEIGHT:  # its own update, aligned with what it meets
@@ -140,7 +140,8 @@ class Forward:
                     )
                 )
             else:
-                bound = self.norm_gain(node, signature, sources, given, term, i, summed) - mean
+                bound, above = self.norm_gain(node, signature, sources, given, term, i, summed)
+                bound, loose = bound - mean, max(loose, above)
                 propagating.append(times(given[i].delta1, *others, bound))
                 later.append(times(given[i].delta, *others, bound))
                 for j in term:
@@ -148,21 +149,25 @@ class Forward:
                         rest = [given[k].init for k in term if k not in (i, j)]
                         later.append(times(given[i].delta, given[j].delta, *rest, over - mean))
         found = most((*effective, *propagating))
-        return Value(init, found, most((found, *later)), most(effective), most(propagating), generators)
+        return Value(init, found, most((found, *later)), most(effective), most(propagating), generators, loose)
 
     def norm_gain(
         self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...],
         i: int, summed: frozenset[str],
-    ) -> Fraction:  # fmt: skip
-        """How a change of operand i adds up: against a random matrix by its operator norm, else aligned."""
+    ) -> tuple[Fraction, Fraction]:  # fmt: skip
+        """How a change of operand i adds up: against a random matrix by its operator norm, else aligned.
+
+        And how far that bound lies above what a change adds up to that knows nothing of the matrix.
+        """
         own = summed & signature.held[i]
         over = self.rates(node, own)
         random = [j for j in term if j != i and self.folded.status.get(sources[j]) == WEIGHT and given[j].generators]
         if not random:
-            return over + self.rates(node, summed - own)
+            return over + self.rates(node, summed - own), ZERO
         made = frozenset[str]().union(*(signature.held[j] for j in random)) - signature.held[i]
         wide = self.rates(node, made & signature.out)
-        return max(over * HALF, over - wide * HALF) + self.rates(node, summed - own)
+        bound = max(over * HALF, over - wide * HALF)
+        return bound + self.rates(node, summed - own), bound - over * HALF
 
     def joined(self, terms: Sequence[Value]) -> Value:
         """A sum of terms."""
@@ -171,6 +176,7 @@ class Forward:
         return Value(
             most(t.init for t in terms), most(t.delta1 for t in terms), most(t.delta for t in terms),
             most(t.effective for t in terms), most(t.propagating for t in terms), generators,
+            max((t.loose for t in terms), default=ZERO),
         )  # fmt: skip
 
     def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
@@ -182,7 +188,7 @@ class Forward:
         if self.folded.status.get(source) == WEIGHT:
             self.effect(node, source, value.delta1)
             return replace(value, effective=value.delta1, propagating=None)
-        return replace(value, effective=None, propagating=value.delta1)
+        return replace(value, effective=None, propagating=value.delta1, loose=ZERO)
 
     def effect(self, node: fx.Node, source: fx.Node, power: Power) -> Power:
         """Note how far a weight's own update moves a node."""
@@ -228,10 +234,10 @@ class Forward:
             )  # fmt: skip
         init = ZERO if shifted else x.init
         if signature.bounded:
-            init, delta = least(init, ZERO), least(x.delta, ZERO)
+            init, delta, change = least(init, ZERO), least(x.delta, ZERO), times(x.delta1, saturated(x))
         else:
-            init, delta = most((init, x.init)) if shifted else init, x.delta
-        return Value(init, x.delta1, delta, None, x.delta1, kept)
+            init, delta, change = most((init, x.init)) if shifted else init, x.delta, x.delta1
+        return Value(init, change, delta, None, change, kept)
 
     def normalise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
         """Size one, whatever came in; softmax shares one out. Then gain and bias."""
@@ -239,9 +245,8 @@ class Forward:
         by = ZERO if x.init is None else -x.init
         if signature.marks and "softmax" in printed(node.target):
             share = -self.rates(node, signature.over)
-            return Value(
-                share, times(x.delta1, share), least(times(x.delta, share), share), None, times(x.delta1, share)
-            )
+            change = None if settled(x) else times(x.delta1, share)
+            return Value(share, change, least(times(x.delta, share), share), None, change)
         change, all_orders = times(x.delta1, by), least(times(x.delta, by), ZERO)
         normed = Value(None if x.init is None else ZERO, change, all_orders, None, change, x.generators)
         out = []
@@ -277,9 +282,10 @@ class Forward:
         moved_all = most((moved, times(q.delta, k.init, over + scale), times(q.init, k.delta, over + scale),
                           times(q.delta, k.delta, over + scale)))  # fmt: skip
         weights = least(moved_all, ZERO)
-        change = most((v.delta1, times(v.init, moved)))
+        found = Value(init, moved, moved_all, None, moved, generators)
+        change = most((v.delta1, None if settled(found) else times(v.init, moved)))
         later = most((v.delta, times(v.init, weights), times(v.delta, weights)))
-        self.scores[node] = Value(init, moved, moved_all, None, moved, generators)
+        self.scores[node] = found
         return Value(v.init, change, later, None, change, v.generators)
 
     def recurrent(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
@@ -300,6 +306,16 @@ class Forward:
         found = most((*effective, *coming))
         size = least(most(init), ZERO)
         return Value(size, found, least(found, ZERO), most(effective), most(coming), x.generators and EMPTY)
+
+
+def saturated(x: Value) -> Fraction:
+    """The RMS slope of a bounded function whose input grows: a share 1/size of the entries is where it still moves."""
+    return -HALF * x.init if x.init is not None and x.init > 0 else ZERO
+
+
+def settled(x: Value) -> bool:
+    """A softmax over growing logits has chosen: to first order it moves no more."""
+    return x.init is not None and x.init > 0
 
 
 def _power(power: Power, degree: Fraction) -> Power:

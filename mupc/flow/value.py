@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from mupc.flow.powers import Power
 
@@ -14,7 +15,8 @@ class Value:
     """Exponents of a typical entry along the ray; None where there is nothing.
 
     `init`: its size at initialization. `delta1`: its change, to first order in the rate; of it `effective`, by updates
-    of weights right before (dW x), and `propagating`, by changes that come in (W dx). `delta`: the change to all
+    of weights right before (dW x), and `propagating`, by changes that come in (W dx): a bound, by the weight's operator
+    norm, which lies `loose` above what a change knowing nothing of the weight would make. `delta`: the change to all
     orders. `generators`: the random parameters whose flip of a channel's sign flips the value; none: it is coherent.
     """
 
@@ -24,3 +26,4 @@ class Value:
     effective: Power = None
     propagating: Power = None
     generators: frozenset[str] = EMPTY
+    loose: Fraction = Fraction(0)

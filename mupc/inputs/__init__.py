@@ -15,7 +15,7 @@ from mupc.inputs.search import infer
 from mupc.inputs.signature import forward_parameters
 from mupc.inputs.spec import parse_input
 
-__all__ = ["Guess", "Inputs", "find_inputs", "parse_input"]
+__all__ = ["Guess", "Inputs", "find_inputs", "from_example", "parse_input"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,11 @@ def _from_example(example_inputs: Callable[[], Any], own: str) -> Inputs:
         made = example_inputs()
     except (Exception, SystemExit) as error:
         raise TargetError(blame(error, own)) from error
-    how = "given by example_inputs()"
+    return from_example(made, "given by example_inputs()")
+
+
+def from_example(made: Any, how: str) -> Inputs:
+    """A tensor, a tuple of arguments, a dict of named ones, or a tuple and a dict. Raises `TargetError`."""
     match made:
         case Tensor():
             return Inputs((made,), {}, how)
@@ -76,4 +80,5 @@ def _from_example(example_inputs: Callable[[], Any], own: str) -> Inputs:
             return Inputs((), dict(made), how)
         case tuple() | list():
             return Inputs(tuple(made), {}, how)
-    raise TargetError(f"example_inputs() returned a {type(made).__name__}; return a tensor, a tuple or a dict")
+    given = how.removeprefix("given by ")
+    raise TargetError(f"{given} returned a {type(made).__name__}; return a tensor, a tuple or a dict")

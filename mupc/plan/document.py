@@ -162,7 +162,8 @@ class Standing(Frozen):
     """The user's set-up as it stands, under its own init and rates; `Plan.activations` are judged under it.
 
     `init` says how its exponents were read; `shown`: its rates go with width, so a parametrization is meant. `rate` is
-    the power with which the largest stable rate goes (empty where none is: the init grows); `frozen` are the parameters that then stop learning.
+    the power with which the largest stable rate goes (empty where none is: the init grows); `frozen` are the parameters
+    that then stop learning.
     """
 
     init: str

@@ -66,16 +66,16 @@ def _values(found: Iterable[Activation]) -> Iterable[list[str]]:
     for one in folded(entries):
         init, delta, grad, verdict, source = one.shown
         sizes = [_power(init), _power(delta), _power(grad)]
-        yield [one.name.replace(".:", " "), *sizes, WORDS[str(verdict)], _line(source)]
+        yield [one.name.replace(".:", " "), *sizes, WORDS[str(verdict)], line_of(source)]
 
 
 def _moved(found: Iterable[Movement]) -> Iterable[list[str]]:
     for one in folded((m.name, (m.power, m.verdict, m.source)) for m in found):
         power, verdict, source = one.shown
-        yield [one.name, _power(power), WORDS[verdict], _line(source)]
+        yield [one.name, _power(power), WORDS[verdict], line_of(source)]
 
 
-def _line(source: str | None) -> str:
+def line_of(source: str | None) -> str:
     """A library's file by its name in the library."""
     return re.sub(r"^.*(site|dist)-packages/", "", source or "")
 

@@ -34,6 +34,11 @@ class Widths:
         """The settings of a model whose widths are that many times as large. Raises `MupcError` for no whole number."""
         return {name: _times(name, size, factor) for name, size in self.settings.items()}
 
+    def keeps(self, changes: Mapping[str, Any]) -> bool:
+        """No size falls to one: an axis of size one is no dim."""
+        pairs = [(self.settings[name], size) for name, size in changes.items()]
+        return all(1 not in (size if isinstance(size, list) else [size]) or was == size for was, size in pairs)
+
 
 def _times(name: str, size: Size, factor: Fraction) -> Any:
     if isinstance(size, tuple):

@@ -67,6 +67,8 @@ def twins(
     for low, high in _pairs(parameters, analysis, bool(shorter)):
         try:
             settings = ({**found.at(low), **shorter}, {**found.at(high), **shorter})
+            if not found.keeps(found.at(low)):
+                continue
             small, large = (_setup(built, changes, inputs, analysis.target, fixed, scaling) for changes in settings)
         except MupcError as error:
             why = str(error)
@@ -87,11 +89,11 @@ def _pairs(
             low = Fraction(2) ** power
             if narrow * low < LEAST and power < 0:
                 continue
-            if _elements(parameters, low * ratio) / layers <= MOST:
+            if elements(parameters, low * ratio) / layers <= MOST:
                 yield low, low * ratio
 
 
-def _elements(parameters: Mapping[str, Parameter], factor: Fraction) -> float:
+def elements(parameters: Mapping[str, Parameter], factor: Fraction) -> float:
     """About how many the model has, its widths that many times larger."""
     return sum(prod(p.shape) * float(factor) ** sum(bool(grows) for grows in p.infinite) for p in parameters.values())
 

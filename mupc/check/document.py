@@ -1,0 +1,71 @@
+"""A coordinate check as a document: every slope predicted and measured, the curves, the verdict."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from mupc.plan.document import Frozen
+
+Verdict = Literal["ok", "off", "unknown"]
+
+
+class Series(Frozen):
+    """One quantity of one value: `points` are (width, RMS over seeds); `slope` with half its 95 % interval."""
+
+    quantity: str
+    predicted: str | None
+    slope: float | None
+    half: float | None
+    points: tuple[tuple[int, float], ...]
+    verdict: Verdict
+    why: str = ""
+
+
+class Row(Frozen):
+    """One judged value. `says`: grows, stable or vanishes, as predicted and as measured."""
+
+    name: str
+    source: str | None
+    series: tuple[Series, ...]
+    predicted: str
+    measured: str
+    verdict: Verdict
+
+
+class Tensor(Frozen):
+    """One parameter: slopes of its size, of its update against its size, and of its gradient."""
+
+    name: str
+    size: float | None
+    update: float | None
+    grad: float | None
+
+
+class Check(Frozen):
+    """`passed`: measured and predicted verdicts are the same and none grows or vanishes that should not."""
+
+    schema_version: Literal[1] = 1
+    target: str
+    setup: str
+    regime: Literal["linear", "training"]
+    widths: tuple[int, ...]
+    said: str  # how the widths were made: `n_embd=64..512, n_head=...`
+    seeds: int
+    steps: int
+    rows: tuple[Row, ...]
+    tensors: tuple[Tensor, ...]
+    judged: int
+    agreeing: int
+    healthy: bool
+    passed: bool
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Indented, keys in the schema's order, a newline at the end."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Check:
+        """Raises pydantic's `ValidationError` where the text is no check of this version."""
+        return cls.model_validate_json(text)

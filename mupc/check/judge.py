@@ -1,0 +1,121 @@
+"""Predictions and measurements -> a Check: value by value, then overall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from mupc.analysis import Analysis
+from mupc.check.document import Check, Row, Series, Tensor, Verdict
+from mupc.check.hold import Held, hold, said
+from mupc.check.measure import Measured
+from mupc.check.slopes import fit
+from mupc.flow import Flow
+from mupc.flow.findings import names_of
+from mupc.flow.verdicts import judge, judged_nodes
+
+PARTS = ("effective", "propagating")
+
+
+def checked(
+    analysis: Analysis, flow: Flow, runs: Mapping[int, Sequence[Measured]], *, target: str, setup: str, steps: int,
+    how: str, notes: Sequence[str] = (),
+) -> Check:  # fmt: skip
+    """One check. In the linear regime slopes are held against predictions, in training their verdicts are."""
+    values, _ = judge(analysis, flow)
+    names = names_of(values)
+    first = next(iter(runs.values()))[0]
+    nodes = {j.node.name: j.node for j in values if j.node.name in first.values}
+    outputs = [node.name for node, word in judged_nodes(analysis).items() if word == "output"]
+    held = hold(runs, flow, list(nodes), outputs)
+    rows = []
+    for name, node in nodes.items():
+        own = [one for one in held if one.node == name]
+        rows.append(_row(names[node], node, own, training=steps > 0))
+    judged = [row for row in rows if row.verdict != "unknown"]
+    agreeing = sum(row.verdict == "ok" for row in judged)
+    healthy = not any(_ill(row) for row in rows)
+    return Check(
+        target=target, setup=setup, regime="training" if steps else "linear", widths=tuple(sorted(runs)), said=how,
+        seeds=min(len(ms) for ms in runs.values()), steps=steps, rows=tuple(rows), tensors=tuple(_tensors(runs)),
+        judged=len(judged), agreeing=agreeing, healthy=healthy, passed=healthy and agreeing >= 0.95 * len(judged),
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _row(name: str, node: fx.Node, held: Sequence[Held], *, training: bool) -> Row:
+    series = tuple(_series(one, training) for one in held if one.slope is not None or one.predicted is not None)
+    change = next((one for one in held if one.quantity == "change"), None)
+    init = next((one for one in held if one.quantity == "init"), None)
+    parts = [one for one in held if one.quantity in PARTS]
+    predicted, measured = _verdict(init, change, parts, measured=False), _verdict(init, change, parts, measured=True)
+    verdicts = {s.verdict for s in series if s.quantity != "change"}
+    if training:
+        verdict: Verdict = "unknown" if measured == "unclear" else "ok" if predicted == measured else "off"
+    else:
+        verdict = "off" if "off" in verdicts else "ok" if "ok" in verdicts else "unknown"
+    place = node.meta.get("user_source") or node.meta.get("source")
+    return Row(name=name, source=place and str(place), series=series, predicted=predicted, measured=measured,
+               verdict=verdict)  # fmt: skip
+
+
+def _series(one: Held, training: bool) -> Series:
+    if one.within is None or (training and one.quantity not in ("init", "grad")):
+        verdict: Verdict = "unknown"
+    else:
+        verdict = "ok" if one.within else "off"
+    slope = one.slope
+    return Series(
+        quantity=one.quantity, predicted=None if one.predicted is None else str(one.predicted),
+        slope=None if slope is None else round(slope.power, 4),
+        half=None if slope is None or slope.half is None else round(slope.half, 4),
+        points=() if slope is None else tuple((w, float(f"{v:.6g}")) for w, v in slope.points),
+        verdict=verdict, why=one.why,
+    )  # fmt: skip
+
+
+def _verdict(init: Held | None, change: Held | None, parts: Sequence[Held], *, measured: bool) -> str:
+    """Grows if its init or its change does, else what its change does.
+
+    A change of two parts is a sum of two powers, and its slope lies between: the larger of the parts' is its own.
+    """
+
+    def of(one: Held | None) -> tuple[float, str]:
+        if one is None or (one.slope is None if measured else one.predicted is None):
+            return float("-inf"), "nothing"
+        if measured and one.slope is not None:
+            return one.slope.power, said(one.slope.power, one.slope.half)
+        return float(one.predicted or 0), said(None if one.predicted is None else float(one.predicted))
+
+    steepest = max([of(part) for part in parts] or [of(change)])
+    if steepest[1] == "nothing":
+        steepest = of(change)
+    return "grows" if of(init)[1] == "grows" else steepest[1]
+
+
+def _ill(row: Row) -> bool:
+    return row.measured in ("grows", "vanishes")
+
+
+def _tensors(runs: Mapping[int, Sequence[Measured]]) -> list[Tensor]:
+    names = list(next(iter(runs.values()))[0].weights)
+    out = []
+    for name in names:
+        slopes = {}
+        for what in ("size", "step", "grad"):
+            series = {w: [getattr(m.weights[name], what) for m in ms if name in m.weights] for w, ms in runs.items()}
+            found = fit(series) if all(series.values()) else None
+            slopes[what] = None if found is None else round(found.power, 4)
+        out.append(Tensor(name=name, size=slopes["size"], update=slopes["step"], grad=slopes["grad"]))
+    return out
+
+
+def worst(check: Check) -> list[Row]:
+    """Rows that disagree or are ill, the steepest first."""
+
+    def steep(row: Row) -> float:
+        return max((abs(s.slope) for s in row.series if s.slope is not None and s.quantity in ("init", "change")),
+                   default=0.0)  # fmt: skip
+
+    return sorted((r for r in check.rows if r.verdict == "off" or _ill(r)), key=steep, reverse=True)

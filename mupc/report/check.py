@@ -1,0 +1,58 @@
+"""The text of a coordinate check."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from mupc.check.document import Check, Row, Series
+from mupc.report.layout import lines_of, table_of
+from mupc.report.standing import line_of
+from mupc.report.text import ansi
+
+HEAD = ["value", "at init", "own update", "updates before", "gradient", "verdict", "line"]
+QUANTITIES = ("init", "effective", "propagating", "grad")
+
+
+def render(check: Check, *, verbose: bool = False, color: bool = False, width: int = 100) -> str:
+    """Check -> text: predicted powers beside measured slopes, those that are off or ill first."""
+    lines = [Text(check.target, "bold")]
+    how = "in the linear response" if check.regime == "linear" else f"{check.steps} steps of training"
+    lines += lines_of(f"{check.setup} · {how} · {check.seeds} seeds · {check.said}", width)
+    lines.append(Text("Each cell: power predicted / slope measured over the three largest widths.", "dim"))
+    shown = [row for row in check.rows if verbose or row.verdict == "off" or row.measured in ("grows", "vanishes")]
+    lines.append(Text())
+    if shown:
+        rows = [[row.name, *(_cell(row, q) for q in QUANTITIES), _verdict(row), line_of(row.source)] for row in shown]
+        lines += table_of(HEAD, rows, width)
+        lines.append(Text())
+    ill = [row for row in check.rows if row.measured in ("grows", "vanishes")]
+    lines += lines_of(f"Agreeing: {check.agreeing} of {check.judged} values", width)
+    healthy = (
+        "nothing grows or vanishes with width"
+        if check.healthy
+        else f"{len(ill)} of {len(check.rows)} values " + ("grow or vanish with width")
+    )
+    lines += lines_of(f"Measured: {healthy}", width)
+    for note in check.notes:
+        lines += lines_of(f"Note: {note}", width, "dim", hang="  ")
+    lines.append(Text("Passed" if check.passed else "Failed", "green" if check.passed else "red"))
+    return "".join(ansi(lines) if color else (line.plain + "\n" for line in lines))
+
+
+def _cell(row: Row, quantity: str) -> str:
+    series = next((s for s in row.series if s.quantity == quantity), None)
+    if series is None:
+        return "-"
+    mark = " !" if series.verdict == "off" else ""
+    return f"{series.predicted or 'none'} / {_measured(series)}{mark}"
+
+
+def _measured(series: Series) -> str:
+    if series.slope is None:
+        return "none"
+    half = "" if series.half is None else f"±{series.half:.2f}"
+    return f"{series.slope + 0.0:.2f}{half}"
+
+
+def _verdict(row: Row) -> str:
+    return row.measured if row.predicted == row.measured else f"{row.measured}, not {row.predicted}"
