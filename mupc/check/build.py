@@ -218,13 +218,14 @@ class _Checker:
         live = self.live(point, seed)
         args, kwargs = materialized(self.inputs.args, self.inputs.kwargs, seed)
         named = _named_inputs(live.analysis, args, kwargs)
+        scales: Mapping[str, float] = {}
         multipliers: Mapping[str, float] = {}
         if self.asked.parametrization is not None:
             plan = self.plan(base, live)
             reset(live.model, plan)
             _clear_biases(live.model, plan)
             knobs: dict[str, Knobs] = planned(live.analysis, plan, self.rules)
-            multipliers = multiplied(live.analysis, plan)
+            scales, multipliers = multiplied(live.analysis, plan)
         elif live.optimizer is not None:
             rule_of = {type(o).__name__: rule_named(type(o).__name__, self.rules) for o in optimizers(live.optimizer)}
             knobs = of_optimizer(live.analysis, live.model, live.optimizer, rule_of, self.rules)
@@ -232,7 +233,7 @@ class _Checker:
                 raise MupcError(f"no rule for {', '.join(rule_of)}: name one, --optimizer adamw, or add a rules file")
         else:
             knobs = shared(live.analysis, self.rules.optimizer(self.asked.optimizer), self.rules)
-        return Scene(live.model, live.analysis, named, knobs, self.loss, multipliers)
+        return Scene(live.model, live.analysis, named, knobs, self.loss, scales, multipliers)
 
     def plan(self, base: Live, live: Live) -> Plan:
         """The parametrization's, with the smallest width as its base."""

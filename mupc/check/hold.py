@@ -36,8 +36,8 @@ def hold(
 ) -> list[Held]:  # fmt: skip
     """Every judged value's quantities. `runs` has a measurement a seed, by width.
 
-    `chance` allows for half of each slope's 95 % interval beside the tolerance, and for a propagating part that stays
-    below the bound which the weight's operator norm sets.
+    `chance` allows for half of each slope's 95 % interval beside the tolerance, and for sums whose terms have not
+    parted yet at the widths measured.
     """
     values = {node.name: (node, value) for node, value in flow.values.items()}
     few = set(outputs)
@@ -51,7 +51,8 @@ def hold(
         for quantity in QUANTITIES:
             series = {w: [getattr(m.values[name], quantity) for m in ms if name in m.values] for w, ms in runs.items()}
             sizes = {w: [m.values[name].init for m in ms if name in m.values] for w, ms in runs.items()}
-            within, loose = FEW if name in few else WITHIN, value.loose if quantity == "propagating" else Fraction(0)
+            within = FEW if name in few else WITHIN
+            loose = {"propagating": value.loose, "change": value.spread}.get(quantity, Fraction(0))
             found.append(_one(name, quantity, predicted[quantity], series, sizes, within, chance, loose))
     return found
 

@@ -66,7 +66,7 @@ def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: i
     }
     trace = scene.analysis.trace
     inputs = {node: scene.inputs[name] for name, node in trace.inputs.items() if name in scene.inputs}
-    graph = Graph(trace, dict(model.named_buffers()), inputs, dtype, scene.multipliers)
+    graph = Graph(trace, dict(model.named_buffers()), inputs, dtype, scene.multipliers, scene.scales)
     before = graph.run(parameters, _keep_grad)
     loss = _loss(scene, before, seed)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -186,7 +186,7 @@ def _changes(
     for node in graph.nodes:
         if node.op == "placeholder":
             name = graph.parameters.get(node)
-            after[node] = moved[name] if name is not None else graph.fresh(node)
+            after[node] = graph.fresh(node) if name is None else graph.weight(moved, name)
             continue
         after[node] = value = graph.call(node, after)
         old = before[node]

@@ -30,9 +30,9 @@ class Graph:
 
     def __init__(
         self, trace: Trace, buffers: Mapping[str, Tensor], inputs: Mapping[fx.Node, Any], dtype: torch.dtype,
-        multipliers: Mapping[str, float] = MappingProxyType({}),
+        multipliers: Mapping[str, float] = MappingProxyType({}), scales: Mapping[str, float] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        self.trace, self.dtype, self.multipliers = trace, dtype, multipliers
+        self.trace, self.dtype, self.multipliers, self.scales = trace, dtype, multipliers, scales
         self.nodes = list(trace.graph.nodes)
         self.parameters = {node: name for name, node in trace.parameters.items()}
         self.fixed: Values = {node: self.cast(value) for node, value in inputs.items()}
@@ -52,12 +52,16 @@ class Graph:
         for node in self.nodes:
             if node.op == "placeholder":
                 name = self.parameters.get(node)
-                values[node] = parameters[name] if name is not None else self.fresh(node)
+                values[node] = self.fresh(node) if name is None else self.weight(parameters, name)
             else:
                 values[node] = self.call(node, values)
             if seen is not None:
                 seen(node, values[node])
         return values
+
+    def weight(self, parameters: Mapping[str, Tensor], name: str) -> Tensor:
+        """A tensor times its multiplier."""
+        return parameters[name] * self.scales[name] if name in self.scales else parameters[name]
 
     def fresh(self, node: fx.Node) -> Any:
         """A buffer may be written to (running statistics): a copy each time."""

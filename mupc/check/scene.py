@@ -34,7 +34,7 @@ class Knobs:
 class Scene:
     """`knobs` by parameter; a tensor without any stays as it is. `loss` is given what the forward returns.
 
-    `multipliers` are a plan's, on the results of single uses of a tensor or on whole tensors: by node of the graph.
+    A plan's multipliers: `scales` of whole tensors, `multipliers` of the results of single uses, by node.
     """
 
     model: nn.Module
@@ -42,6 +42,7 @@ class Scene:
     inputs: Mapping[str, Any]
     knobs: Mapping[str, Knobs]
     loss: Loss | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
     multipliers: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -58,16 +59,17 @@ def planned(analysis: Analysis, plan: Plan, rules: RuleBase) -> dict[str, Knobs]
     return found
 
 
-def multiplied(analysis: Analysis, plan: Plan) -> dict[str, float]:
-    """The plan's multipliers, by the node whose result they scale."""
-    found: dict[str, float] = {}
+def multiplied(analysis: Analysis, plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+    """The plan's multipliers of whole tensors, by name, and of single uses, by the node whose result they scale."""
+    tensors: dict[str, float] = {}
+    uses: dict[str, float] = {}
     for p in plan.parameters:
-        uses = zip(analysis.roles.parameters[p.name].uses, p.uses, strict=True)
-        for use, planned in uses:
-            one = planned.multiplier or (p.multiplier if use.role == p.role else None)
-            if one is not None and one.value not in (None, 1.0):
-                found[use.node] = float(one.value or 1.0)
-    return found
+        if p.multiplier is not None and p.multiplier.value not in (None, 1.0):
+            tensors[p.name] = float(p.multiplier.value or 1.0)
+        for use, planned in zip(analysis.roles.parameters[p.name].uses, p.uses, strict=True):
+            if planned.multiplier is not None and planned.multiplier.value not in (None, 1.0):
+                uses[use.node] = float(planned.multiplier.value or 1.0)
+    return tensors, uses
 
 
 def shared(analysis: Analysis, rule: Optimizer, rules: RuleBase) -> dict[str, Knobs]:

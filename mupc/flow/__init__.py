@@ -22,8 +22,8 @@ __all__ = ["Flow", "Ray", "Setup", "Value", "Weight", "flow", "from_plan"]
 class Flow:
     """`values` and `grads` by node; `steps` the exponents of each parameter's update entries.
 
-    `effects`: by parameter and node, how far the parameter's own update moves the node; `numbers`: powers of the code's
-    numbers, by node.
+    `effects`: by parameter and node, how far the parameter's own update moves the node, `effects_later` once what it
+    meets has moved; `later` are gradients after a step; `numbers`: powers of the code's numbers, by node.
     """
 
     values: Mapping[fx.Node, Value]
@@ -31,6 +31,8 @@ class Flow:
     grads: Mapping[fx.Node, Power]
     steps: Mapping[str, Power]
     effects: Mapping[tuple[str, str], Power]
+    effects_later: Mapping[tuple[str, str], Power]
+    later: Mapping[fx.Node, Power]
     numbers: Mapping[str, Fraction]
 
 
@@ -48,7 +50,8 @@ def flow(analysis: Analysis, setup: Setup, ray: Ray) -> Flow:
     }
     moving = Forward(dims, setup, ray, steps)
     values = moving.run()
-    return Flow(values, moving.scores, grads, steps, moving.effects, setup.numbers)
+    later = Backward(moving).run()
+    return Flow(values, moving.scores, grads, steps, moving.effects, moving.effects_later, later, setup.numbers)
 
 
 def _own(grad: Power, weight: Weight) -> Power:

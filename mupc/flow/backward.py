@@ -8,7 +8,6 @@ from fractions import Fraction
 from torch import fx
 
 from mupc.dims.facts import primary
-from mupc.dims.records import WEIGHT
 from mupc.flow.forward import Forward, saturated, settled
 from mupc.flow.powers import HALF, Power, most, times
 from mupc.flow.value import Value
@@ -89,10 +88,9 @@ class Backward:
             lacks = signature.out.union(*(signature.held[j] for j in others)) - signature.held[i]
             over = self.forward.rates(node, lacks)
             found = [times(grad, *(given[j].init for j in others), over * HALF - mean)]
-            for j in others:
-                if self.folded.status.get(sources[j]) == WEIGHT:  # after a step the weight is aligned with the gradient
-                    rest = [given[k].init for k in others if k != j]
-                    found.append(times(grad, given[j].delta1, *rest, over - mean))
+            for j in others:  # after a step it is aligned with the gradient
+                rest = [given[k].init for k in others if k != j]
+                found.append(times(grad, given[j].delta1, *rest, over - mean))
             self.give(sources[i], most(found))
 
     def pointwise(

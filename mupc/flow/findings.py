@@ -13,7 +13,7 @@ from mupc.analysis import Analysis
 from mupc.dims.facts import primary
 from mupc.exponents import Law, Monomial
 from mupc.flow import Flow, Ray, Setup, flow
-from mupc.flow.powers import Power
+from mupc.flow.powers import Power, most
 from mupc.flow.standing import Standing
 from mupc.flow.verdicts import Judged, Moved, judge
 from mupc.ops import tensor_nodes
@@ -182,7 +182,7 @@ def _settings(analysis: Analysis, standing: Standing, found: Flow) -> Iterator[F
     nodes = analysis.dims_stage.facts.trace.parameters
     for name, weight in standing.setup.weights.items():
         node = nodes.get(name)
-        grad = found.grads.get(node) if node is not None else None
+        grad = most((found.grads.get(node), found.later.get(node))) if node is not None else None
         source, rule = analysis.roles.parameters[name].source, weight.rule
         eps, decay = standing.eps.get(name), standing.decay.get(name)
         if rule.eps is not None and rule.family == "adam" and eps is not None and grad is not None and eps > grad:

@@ -16,7 +16,7 @@ from torch import fx
 
 from mupc.dims import Dims
 from mupc.dims.records import WEIGHT
-from mupc.flow.powers import HALF, Power, least, most, times
+from mupc.flow.powers import HALF, Power, least, least_of, most, times
 from mupc.flow.setup import Ray, Setup
 from mupc.flow.value import EMPTY, Value
 from mupc.ops import signature_of, tensor_nodes
@@ -24,6 +24,8 @@ from mupc.ops.table import printed, shapes
 from mupc.signature import Signature
 
 ZERO = Fraction(0)
+CUTS = ("aten.split", "aten.chunk", "aten.unbind", "aten.tensor_split", "aten.narrow", "aten.select", "aten.slice",
+        "aten.unsafe_split", "aten.unsafe_chunk", "aten.hsplit")  # fmt: skip
 EMPTY_TENSORS = ("aten.zeros", "aten.new_zeros", "aten.empty", "aten.new_empty")  # to be filled in
 
 
@@ -34,7 +36,9 @@ class Forward:
         self.dims, self.setup, self.ray, self.steps = dims, setup, ray, steps
         self.folded = dims.facts.folded
         self.scores: dict[fx.Node, Value] = {}  # of whole attention ops
-        self.effects: dict[tuple[str, str], Power] = {}  # (parameter, node): how far its own update moves the node
+        # By parameter and node, how far its own update moves the node: at first, and once what it meets has moved too.
+        self.effects: dict[tuple[str, str], Power] = {}
+        self.effects_later: dict[tuple[str, str], Power] = {}
         self.parameter = {node: name for name, node in dims.facts.trace.parameters.items()}
         self.values: dict[fx.Node, Value] = {}
 
@@ -82,7 +86,7 @@ class Forward:
             return Value()
         if node.target is operator.getitem:
             source = node.args[0]
-            return self.values[source] if isinstance(source, fx.Node) else Value()
+            return self.cut(node, self.values[source], source) if isinstance(source, fx.Node) else Value()
         sources = tensor_nodes(node)
         if printed(node.target).startswith(EMPTY_TENSORS):
             return Value()
@@ -97,7 +101,27 @@ class Forward:
             "normalise": self.normalise, "layout": self.layout, "index": self.index, "recurrent": self.recurrent,
         }.get(signature.kind)  # fmt: skip
         value = transfer(node, signature, sources, given) if transfer else Value(init=ZERO)
+        if signature.kind not in ("multilinear", "additive", "layout", "index"):  # these have told their terms apart
+            value = replace(value, spread=max((v.spread for v in given), default=ZERO))
+        if signature.kind == "layout" and len(sources) == 1:
+            value = self.cut(node, value, node)
         return self.scaled(value, self.by(node))
+
+    def cut(self, node: fx.Node, value: Value, op: fx.Node) -> Value:
+        """One part of what was cut along an axis that a weight made: its random signs are its own (q, k, v of one
+        fused matrix)."""
+        name = printed(op.target)
+        if not value.generators or not name.startswith(CUTS) or not op.args or not isinstance(op.args[0], fx.Node):
+            return value
+        tensors = self.folded.tensors.get(op.args[0], ())
+        at = _dim(op, len(tensors[0]) if tensors else 0)
+        if at is None:
+            return value
+        made = [a for a in self.folded.atoms.expand(tensors[0][at]) if self.dims.facts.of[a].produced]
+        if not made or any("data" in self.dims.facts.of[a].marks for a in made):
+            return value
+        part = str(node.args[1]) if node is not op else f"{node.args[1:]}{sorted(node.kwargs.items())}"
+        return replace(value, generators=frozenset(f"{g}[{op.args[0].name}:{at}:{part}]" for g in value.generators))
 
     def by(self, node: fx.Node) -> Fraction:
         """The power of what a node's result is multiplied by: a number in the code, and what a plan puts on the use."""
@@ -129,27 +153,29 @@ class Forward:
         for i in term:
             generators ^= given[i].generators
         init = times(*(given[i].init for i in term), (over * HALF if generators else over) - mean)
-        effective, propagating, later, loose = [], [], [], ZERO
+        effective, propagating, later, low = [], [], [], []
         for i in term:
             others = [given[j].init for j in term if j != i]
             if self.folded.status.get(sources[i]) == WEIGHT:  # its own update, aligned with what it meets
-                effective.append(self.effect(node, sources[i], times(given[i].delta1, *others, over - mean)))
-                later.append(
-                    times(
-                        given[i].delta1, *(most((given[j].init, given[j].delta)) for j in term if j != i), over - mean
-                    )
-                )
+                met = (most((given[j].init, given[j].delta)) for j in term if j != i)
+                later.append(times(given[i].delta1, *met, over - mean))
+                first = times(given[i].delta1, *others, over - mean)
+                effective.append(self.effect(node, sources[i], first, later[-1]))
             else:
                 bound, above = self.norm_gain(node, signature, sources, given, term, i, summed)
-                bound, loose = bound - mean, max(loose, above)
+                bound -= mean
                 propagating.append(times(given[i].delta1, *others, bound))
+                low.append(times(given[i].delta1, *others, bound - above - given[i].spread))
                 later.append(times(given[i].delta, *others, bound))
                 for j in term:
                     if j != i and self.folded.status.get(sources[j]) != WEIGHT:
                         rest = [given[k].init for k in term if k not in (i, j)]
                         later.append(times(given[i].delta, given[j].delta, *rest, over - mean))
         found = most((*effective, *propagating))
-        return Value(init, found, most((found, *later)), most(effective), most(propagating), generators, loose)
+        coming, slowest = most(propagating), least_of(low)
+        loose = ZERO if coming is None or slowest is None else coming - slowest
+        spread = ZERO if found is None else found - (least_of((*effective, *low)) or found)
+        return Value(init, found, most((found, *later)), most(effective), coming, generators, loose, spread)
 
     def norm_gain(
         self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...],
@@ -173,10 +199,12 @@ class Forward:
         """A sum of terms."""
         alive = [t for t in terms if t.init is not None]
         generators = frozenset.intersection(*(t.generators for t in alive)) if alive else EMPTY
+        change = most(t.delta1 for t in terms)
+        low = least_of(None if t.delta1 is None else t.delta1 - t.spread for t in terms)
         return Value(
-            most(t.init for t in terms), most(t.delta1 for t in terms), most(t.delta for t in terms),
+            most(t.init for t in terms), change, most(t.delta for t in terms),
             most(t.effective for t in terms), most(t.propagating for t in terms), generators,
-            max((t.loose for t in terms), default=ZERO),
+            max((t.loose for t in terms), default=ZERO), ZERO if change is None or low is None else change - low,
         )  # fmt: skip
 
     def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
@@ -188,13 +216,15 @@ class Forward:
         if self.folded.status.get(source) == WEIGHT:
             self.effect(node, source, value.delta1)
             return replace(value, effective=value.delta1, propagating=None)
-        return replace(value, effective=None, propagating=value.delta1, loose=ZERO)
+        return replace(value, effective=None, propagating=value.delta1, loose=value.spread)
 
-    def effect(self, node: fx.Node, source: fx.Node, power: Power) -> Power:
+    def effect(self, node: fx.Node, source: fx.Node, power: Power, later: Power = None) -> Power:
         """Note how far a weight's own update moves a node."""
         weight = self.folded.weights.get(source)
         for name in weight.parameters if weight is not None else ():
-            self.effects[name, node.name] = most((power, self.effects.get((name, node.name))))
+            key = name, node.name
+            self.effects[key] = most((power, self.effects.get(key)))
+            self.effects_later[key] = most((power, later, self.effects_later.get(key)))
         return power
 
     def pointwise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
@@ -306,6 +336,18 @@ class Forward:
         found = most((*effective, *coming))
         size = least(most(init), ZERO)
         return Value(size, found, least(found, ZERO), most(effective), most(coming), x.generators and EMPTY)
+
+
+def _dim(node: fx.Node, rank: int) -> int | None:
+    """The axis that a cut runs along, by its schema."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not rank:
+        return None
+    for at, argument in enumerate(schema.arguments):
+        if argument.name == "dim":
+            value = node.args[at] if at < len(node.args) else node.kwargs.get("dim", argument.default_value)
+            return value % rank if isinstance(value, int) else None
+    return None
 
 
 def saturated(x: Value) -> Fraction:

@@ -25,6 +25,11 @@ def most(powers: Iterable[Power]) -> Power:
     return max((power for power in powers if power is not None), default=None)
 
 
+def least_of(powers: Iterable[Power]) -> Power:
+    """The smallest exponent of a sum's terms."""
+    return min((power for power in powers if power is not None), default=None)
+
+
 def least(power: Power, bound: Fraction) -> Power:
     """At most the bound; nothing stays nothing."""
     return None if power is None else min(power, bound)

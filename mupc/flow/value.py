@@ -15,9 +15,11 @@ class Value:
     """Exponents of a typical entry along the ray; None where there is nothing.
 
     `init`: its size at initialization. `delta1`: its change, to first order in the rate; of it `effective`, by updates
-    of weights right before (dW x), and `propagating`, by changes that come in (W dx): a bound, by the weight's operator
-    norm, which lies `loose` above what a change knowing nothing of the weight would make. `delta`: the change to all
-    orders. `generators`: the random parameters whose flip of a channel's sign flips the value; none: it is coherent.
+    of weights right before (dW x), and `propagating`, by changes that come in (W dx), a bound by the weight's operator
+    norm. `delta`: the change to all orders. At finite width a sum's slope lies between those of its terms: `spread` is
+    how far the smallest term of `delta1` lies below it, `loose` the same for `propagating`, a change that knows nothing
+    of the weight it meets included. `generators`: the random parameters whose flip of a channel's sign flips the
+    value; none: it is coherent.
     """
 
     init: Power = None
@@ -27,3 +29,4 @@ class Value:
     propagating: Power = None
     generators: frozenset[str] = EMPTY
     loose: Fraction = Fraction(0)
+    spread: Fraction = Fraction(0)

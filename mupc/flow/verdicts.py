@@ -138,7 +138,9 @@ def _value_of(node: fx.Node, value: Value, grad: Power) -> Judged:
         if power is not None and power > 0:
             return Judged(node, value, grad, "explodes", power, f"attention logits {what} at n^{power}")
     if value.delta1 is not None and value.delta1 < 0:
-        return Judged(node, value, grad, "lazy", value.delta1, f"attention logits move by n^{value.delta1} a step")
+        gone = value.init is None or value.init < 0
+        words = f"attention logits move by n^{value.delta1} a step"
+        return Judged(node, value, grad, "vanishes" if gone else "lazy", value.delta1, words)
     return Judged(node, value, grad, "ok")
 
 
@@ -173,20 +175,23 @@ def _parameter(name: str, analysis: Analysis, flow: Flow, levels: Mapping[fx.Nod
     if p is None or p.role in ("unused", "unknown") or name not in flow.steps:
         return None
     nodes = {node.name: node for node in flow.values}
-    best: tuple[Fraction, fx.Node] | None = None
+    first: tuple[Fraction, fx.Node] | None = None
+    later: tuple[Fraction, fx.Node] | None = None
     for use in p.uses:
         node = nodes.get(use.node)
-        power = flow.effects.get((name, use.node)) if node is not None else None
-        if node is None or power is None:
+        key = name, use.node
+        if node is None or flow.effects_later.get(key) is None:
             continue
-        over = power - levels.get(node, ZERO)
-        if best is None or over > best[0]:
-            best = over, node
-    if best is None:
+        level = levels.get(node, ZERO)
+        now, then = flow.effects.get(key), flow.effects_later[key]
+        if now is not None and (first is None or now - level > first[0]):
+            first = now - level, node
+        if then is not None and (later is None or then - level > later[0]):
+            later = then - level, node
+    if later is None:
         return Moved(name, None, "unknown" if flow.steps[name] is None else "ok")
-    power, node = best
-    if power > 0:
-        return Moved(name, node, "explodes", power, f"its update moves what it makes by n^{power} a step")
-    if power < 0:
-        return Moved(name, node, "lazy", power, f"its update moves what it makes by n^{power} a step")
-    return Moved(name, node, "ok")
+    if first is not None and first[0] > 0:
+        return Moved(name, first[1], "explodes", first[0], f"its update moves what it makes by n^{first[0]} a step")
+    if later[0] < 0:
+        return Moved(name, later[1], "lazy", later[0], f"its update moves what it makes by n^{later[0]} a step")
+    return Moved(name, later[1], "ok")
