@@ -133,17 +133,13 @@ FAMILIES = {
     "cnn_bn": Family(lambda w: CNN(w, True), image(8), (64, 128, 256, 512)),
     "gpt": Family(GPT, ids(64)),
     "gpt_qk_norm": Family(lambda w: GPT(w, True), ids(64)),
-    "llama": Family(
-        lambda w: llama.Llama(llama.LlamaConfig(101, w, 2, w // 16, w // 32, 2 * w, 32)), ids(101)
-    ),
+    "llama": Family(lambda w: llama.Llama(llama.LlamaConfig(101, w, 2, w // 16, w // 32, 2 * w, 32)), ids(101)),
     "vit": Family(
         lambda w: vit.ViT(image_size=16, patch_size=4, dim=w, depth=2, num_heads=w // 16, num_classes=10), image(16)
     ),
     "t5": Family(t5, lambda: (*ids(101)(), None, *ids(101)())),
     "moe": Family(
-        lambda w: moe.MoETransformer(
-            moe.MoEConfig(101, 32, 2, w // 16, w, 2 * w, 8, 2)
-        ),
+        lambda w: moe.MoETransformer(moe.MoEConfig(101, 32, 2, w // 16, w, 2 * w, 8, 2)),
         ids(101),
     ),
     "mamba": Family(lambda w: mamba.MambaLM(101, w, 2 * w, 2, 5, 4, 3), ids(101)),
@@ -152,14 +148,22 @@ FAMILIES = {
         lambda w: lstm.LSTMLanguageModel(vocab_size=101, embedding_dim=w, hidden_size=w, num_layers=2), ids(101, 5)
     ),
     "resnet": Family(
-        lambda w: resnet.ResNet(block="basic", layers=(1, 1), base_width=w, num_classes=10), image(16), (16, 32, 64, 128)
+        lambda w: resnet.ResNet(block="basic", layers=(1, 1), base_width=w, num_classes=10),
+        image(16),
+        (16, 32, 64, 128),
     ),
     "unet": Family(
         lambda w: unet.UNet(channels=w, multipliers=(1, 2), num_heads=w // 8, groups=4), image(8), (16, 32, 64, 128)
     ),
-    "fno": Family(lambda w: pdeinvbench_fno.build(width=w, lifting=w, layers=2, hidden=w), lambda: (pdeinvbench_fno.example_inputs(),), (32, 64, 128, 256)),
+    "fno": Family(
+        lambda w: pdeinvbench_fno.build(width=w, lifting=w, layers=2, hidden=w),
+        lambda: (pdeinvbench_fno.example_inputs(),),
+        (32, 64, 128, 256),
+    ),
     "deeponet": Family(
-        lambda w: mt_deeponet.build(32, (w // 4, w // 4, w // 4, w // 4), (w, w), (w, w), w), mt_deeponet.example_inputs, (64, 128, 256, 512)
+        lambda w: mt_deeponet.build(32, (w // 4, w // 4, w // 4, w // 4), (w, w), (w, w), w),
+        mt_deeponet.example_inputs,
+        (64, 128, 256, 512),
     ),
     "widenet": Family(lambda w: widenet.WideNet(w, w // 16, 2 * w, 2), image(16)),
     "lora": Family(LoRA, vector, (128, 256, 512, 1024, 2048)),

@@ -45,10 +45,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The document (a plan, an audit) as JSON text, and a phrase on the inputs that the model was traced with."""
+    """The document (a plan, an audit) as JSON text, and a phrase on the inputs that the model was traced with.
+
+    `standing` goes with a plan: the set-up as it stands, where it could be read.
+    """
 
     document: str
     how: str
+    standing: str | None = None
 
 
 def run(job: Job) -> Answer:
@@ -97,7 +101,7 @@ def _read(answer: Path, crash: Path, code: int, job: Job) -> Answer:
     except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         payload = None
     if isinstance(payload, dict) and isinstance(payload.get("document"), str):
-        return Answer(payload["document"], str(payload.get("how")))
+        return Answer(payload["document"], str(payload.get("how")), payload.get("standing"))
     if isinstance(payload, dict) and isinstance(payload.get("error"), str):
         raise TargetError(payload["error"])
     raise TargetError(f"{_crash_line(crash) or job.target}: {_death(code)}")
@@ -193,12 +197,12 @@ def plan_of(job: Job) -> dict[str, Any]:
             scaling=job.scaling,
         )  # fmt: skip
         cover = plan.coverage.model_copy(update={"literals": dict(numbers.told)})
-        plan = plan.model_copy(update={"coverage": cover} if told is None else {
-            "coverage": cover, "standing": told.standing, "activations": told.activations, "findings": told.findings,
-        })  # fmt: skip
         if told is None:
             cover = cover.model_copy(update={"assumed_ops": (*cover.assumed_ops, f"not judged as it stands: {why}")})
-            plan = plan.model_copy(update={"coverage": cover})
+            return {"document": plan.model_copy(update={"coverage": cover}).to_json(), "how": inputs.how}
+        found = {"coverage": cover, "activations": told.activations, "findings": told.findings}
+        document = plan.model_copy(update=found).to_json()
+        return {"document": document, "how": inputs.how, "standing": told.standing.model_dump_json()}
     return {"document": plan.to_json(), "how": inputs.how}
 
 

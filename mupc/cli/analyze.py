@@ -63,14 +63,15 @@ def analyze(
     with progress(f"reading {target}"):
         answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory))
     click.echo(f"inputs {answer.how}", err=True)
-    from mupc.plan import Plan  # pydantic and rich are slow to import, and a bad target needs neither
+    from mupc.plan import Plan, Standing  # pydantic and rich are slow to import, and a bad target needs neither
     from mupc.report import text
 
     plan = Plan.from_json(answer.document)
+    said = None if answer.standing is None else Standing.model_validate_json(answer.standing)
     if form == "json":
         write(answer.document, path)
     else:
         color = colored(path)
         width = shutil.get_terminal_size().columns if path is None else 100
-        write(text.render(plan, verbose=verbose, color=color, width=width), path)
-    return 1 if plan.findings else 0
+        write(text.render(plan, standing=said, verbose=verbose, color=color, width=width), path)
+    return 1 if any(finding.severity != "info" for finding in plan.findings) else 0

@@ -56,9 +56,13 @@ def tell(analysis: Analysis, standing: Standing, *, declared: bool, notes: Seque
     )  # fmt: skip
     names = names_of(values)
     causes = _causes(values)
-    activations = tuple(_activation(j, names[j.node], j in causes) for j in values)
-    faults = tuple(_faults(analysis, standing, found, causes, moved)) if declared or standing.grouped else ()
-    return Told(document, activations, faults)
+    document = document.model_copy(update={"causes": tuple(names[j.node] for j in causes)})
+    faults = tuple(_faults(analysis, standing, found, causes, moved))
+    if not (declared or standing.grouped):
+        faults = tuple(f.model_copy(update={"severity": "info", "fix": None}) for f in faults)
+    head = f"as it stands (init {document.init}; {document.optimizer}): {document.regime}"
+    told = Finding(code="MUP200", severity="info", message=head)
+    return Told(document, tuple(_activation(j, names[j.node]) for j in values), (told, *faults))
 
 
 def regime(analysis: Analysis, found: Flow, values: Sequence[Judged], moved: Sequence[Moved]) -> Regime:
@@ -101,7 +105,7 @@ def names_of(values: Sequence[Judged]) -> dict[fx.Node, str]:
     return out
 
 
-def _activation(one: Judged, name: str, cause: bool) -> Activation:
+def _activation(one: Judged, name: str) -> Activation:
     value = one.value
     return Activation(
         name=name, source=_place(one.node), init=_text(value.init), delta1=_text(value.delta1),

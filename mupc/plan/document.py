@@ -134,10 +134,7 @@ class Coverage(Frozen):
 
 
 class Activation(Frozen):
-    """One judged value of the graph: exponents of its size, its change, its gradient (from the static check).
-
-    `cause`: its verdict is not that of a value before it.
-    """
+    """One judged value of the graph: exponents of its size, its change, its gradient (from the static check)."""
 
     name: str
     source: str | None
@@ -146,7 +143,6 @@ class Activation(Frozen):
     delta: str | None = None
     grad: str | None = None
     verdict: str | None = None
-    cause: bool = False
 
 
 class Movement(Frozen):
@@ -159,7 +155,9 @@ class Movement(Frozen):
 
 
 class Standing(Frozen):
-    """The user's set-up as it stands, under its own init and rates; `Plan.activations` are judged under it.
+    """The user's set-up as it stands, under its own init and rates; a plan's activations are judged under it.
+
+    `causes` are the names of those whose verdict is not that of a value before them.
 
     `init` says how its exponents were read; `shown`: its rates go with width, so a parametrization is meant. `rate` is
     the power with which the largest stable rate goes (empty where none is: the init grows); `frozen` are the parameters
@@ -171,13 +169,14 @@ class Standing(Frozen):
     shown: bool
     regime: str
     rate: str
+    causes: tuple[str, ...] = ()
     moved: tuple[Movement, ...] = ()
     frozen: tuple[Movement, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 class Finding(Frozen):
-    """A mistake with evidence in the user's set-up."""
+    """A mistake with evidence in the user's set-up; of severity `info`, what will happen and is no mistake."""
 
     code: str
     severity: Literal["error", "warning", "info"]
@@ -199,7 +198,6 @@ class Plan(Frozen):
     hardware: str
     gauge: str
     parameters: tuple[Parameter, ...]
-    standing: Standing | None = None
     activations: tuple[Activation, ...] = ()
     findings: tuple[Finding, ...] = ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mupc.exponents import Monomial, Setting
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 NAMELESS = ("unknown", "unused")  # roles that get no exponents: never guessed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settler:
     """The choices of one plan. `ratios` are size/base by dim."""
 
@@ -103,7 +104,21 @@ class Settler:
             tied=any(p.name in names for names in self.roles.tied),
             dims={dim: kinds[dim] for axis in p.axes for dim in axis if dim in kinds},
             depth=self.depth,
+            beside=self.beside(p) if p.sub_role == "bias" else None,
         )
+
+    def beside(self, p: Found) -> str | None:
+        """The sub-role of the matrix that stands in the same op as a bias."""
+        nodes = {use.node for use in p.uses}
+        return self._matrices.get(min(nodes)) if len(nodes) == 1 else None
+
+    @cached_property
+    def _matrices(self) -> dict[str, str]:
+        """By node, the sub-role of the matrix that is used there."""
+        return {
+            use.node: p.sub_role for p in self.roles.parameters.values()
+            if p.sub_role not in (None, "bias", "gain") for use in p.uses if p.sub_role
+        }  # fmt: skip
 
     def sides(
         self, p: Found, words: Sequence[str]

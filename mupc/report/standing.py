@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from mupc.plan import Activation, Movement, Plan
+from mupc.plan import Activation, Movement, Plan, Standing
 from mupc.report.layout import lines_of, table_of
 from mupc.report.names import folded
 
@@ -21,16 +21,15 @@ REGIMES = {
 }
 
 
-def section(plan: Plan, width: int, verbose: bool) -> list[Text]:
+def section(plan: Plan, said: Standing | None, width: int, verbose: bool) -> list[Text]:
     """The set-up under one width n that goes to infinity; empty where nothing is known of it."""
-    said = plan.standing
     if said is None:
         return []
     rates = "rates that go with width" if said.shown else "one rate for all"
     head = f"As it stands (init {said.init}; {said.optimizer}, {rates}): {REGIMES.get(said.regime, said.regime)}"
     out = [Text(head.partition(":")[0] + ":", "bold") + Text(head.partition(":")[2])]
     off = [a for a in plan.activations if a.verdict not in ("ok", "unknown")]
-    values = off if verbose else [a for a in off if a.cause]
+    values = off if verbose else [a for a in off if a.name in said.causes]
     rows = list(_values(values))
     if rows:
         out += [Text("  with the width n, at a rate that is held:")]

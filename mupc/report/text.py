@@ -10,7 +10,7 @@ from itertools import chain
 from rich.console import Console
 from rich.text import Text
 
-from mupc.plan import Dim, Plan
+from mupc.plan import Dim, Plan, Standing
 from mupc.report.layout import lines_of, table_of, wrapped
 from mupc.report.names import folded
 from mupc.report.parameters import GIVEN_BY_SIZE, STYLES, role_sections
@@ -26,7 +26,9 @@ PLACE = re.compile(r" \(\S+:\d+\)| at \S+:\d+")
 NUMBERED = re.compile(r"(.+?)(?:_(\d+))?")
 
 
-def render(plan: Plan, *, verbose: bool = False, color: bool = False, width: int = 100) -> str:
+def render(
+    plan: Plan, *, standing: Standing | None = None, verbose: bool = False, color: bool = False, width: int = 100
+) -> str:
     """Plan -> text. The same text with and without colour; no name is cut, so a long one may exceed `width`.
 
     `verbose` adds eps and, for every parameter, why it is judged so and by which source.
@@ -36,7 +38,7 @@ def render(plan: Plan, *, verbose: bool = False, color: bool = False, width: int
         _head(plan, width),
         _dims(plan, width, verbose),
         *role_sections(plan, width, verbose),
-        section(plan, width, verbose),
+        section(plan, standing, width, verbose),
         _foot(plan, width),
     ]
     if verbose:
@@ -158,11 +160,12 @@ def _foot(plan: Plan, width: int) -> list[Text]:
         say("Literals", ", ".join(f"{n} {what}" for what, n in cover.literals.items()))
     for assumed in cover.assumed_ops:
         say("Assumed", assumed, "yellow")
-    for finding in plan.findings:
+    faults = [finding for finding in plan.findings if finding.severity != "info"]
+    for finding in faults:
         place = ": ".join(word for word in (finding.source, finding.parameter) if word)
         text = f"{place}: {finding.message}" if place else finding.message
         say(f"{finding.code} {finding.severity}", text + (f"; {finding.fix}" if finding.fix else ""), "red")
-    say("Findings", str(len(plan.findings) or "none"))
+    say("Findings", str(len(faults) or "none"))
     return lines
 
 

@@ -36,7 +36,7 @@ class Subject:
 
     `fan_in` lists the growing dims of each contracted axis, the widest axis first; `fan_out` and `batch` the growing
     dims created and carried. `dims` gives (kind, grows) for every dim on the parameter's axes. `depth` names the
-    model's depth, where it has one.
+    model's depth, where it has one; `beside` is, for a bias, the sub-role of the matrix whose result it joins.
     """
 
     role: str
@@ -49,6 +49,7 @@ class Subject:
     tied: bool = False
     dims: Mapping[str, tuple[str, bool | None]] = field(default_factory=dict)
     depth: str | None = None
+    beside: str | None = None
 
     def values(self) -> dict[str, Monomial]:
         """What the symbols of a law stand for here."""
@@ -256,13 +257,18 @@ def matches(rule: Rule, subject: Subject) -> bool:
     growing = {kind for kind, grows in subject.dims.values() if grows}
     return (
         (rule.roles is None or subject.role in rule.roles)
-        and (rule.sub_roles is None or subject.sub_role in rule.sub_roles)
+        and (rule.sub_roles is None or subject.sub_role in rule.sub_roles or _bias_of(rule, subject))
         and (rule.ops is None or not subject.ops.isdisjoint(rule.ops))
         and (rule.kinds is None or not kinds.isdisjoint(rule.kinds))
         and (rule.growing_kinds is None or not growing.isdisjoint(rule.growing_kinds))
         and rule.residual_branch in (None, subject.residual_branch)
         and rule.tied in (None, subject.tied)
     )
+
+
+def _bias_of(rule: Rule, subject: Subject) -> bool:
+    """The bias of a matrix that the rule is for."""
+    return rule.biases and subject.beside is not None and subject.beside in (rule.sub_roles or ())
 
 
 def _said(rules: tuple[Rule, ...], optim: Optimizer) -> dict[str, str]:

@@ -129,6 +129,7 @@ class Rule(Strict):
     growing_kinds: Annotated[tuple[DimKind, ...], Field(min_length=1)] | None = None
     residual_branch: bool | None = None
     tied: bool | None = None
+    biases: bool = False  # `sub_roles` means the biases of such matrices too
 
     multiplier: LawText | None = None
     std: LawText | None = None

@@ -58,7 +58,7 @@ def test_fault_is_named_at_its_line(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_right_twin_raises_nothing(name: str) -> None:
     case = CASES[name]
-    assert told(case, case.right).findings == ()
+    assert [f for f in told(case, case.right).findings if f.severity != "info"] == []
 
 
 def _place(source: str) -> tuple[str, int]:
