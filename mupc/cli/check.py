@@ -24,7 +24,7 @@ from mupc.errors import MupcError
 )  # fmt: skip
 @click.option(
     "--regime", type=click.Choice(["linear", "training"]), default="linear", show_default=True,
-    help="linear: a vanishing rate in float64, slopes held against flow's; training: --steps real ones, verdicts alone.",
+    help="linear: a vanishing rate in float64, slopes held against flow's; training: real steps, verdicts alone.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)

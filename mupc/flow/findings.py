@@ -13,6 +13,7 @@ from mupc.analysis import Analysis
 from mupc.dims.facts import primary
 from mupc.exponents import Law, Monomial
 from mupc.flow import Flow, Ray, Setup, flow
+from mupc.flow.depth import Stream
 from mupc.flow.powers import Power, most
 from mupc.flow.standing import Standing
 from mupc.flow.verdicts import Judged, Moved, judge
@@ -33,7 +34,10 @@ class Told:
     findings: tuple[Finding, ...]
 
 
-def tell(analysis: Analysis, standing: Standing, *, declared: bool, notes: Sequence[str] = ()) -> Told:
+def tell(
+    analysis: Analysis, standing: Standing, *, declared: bool, notes: Sequence[str] = (),
+    streams: Sequence[Stream] = (),
+) -> Told:  # fmt: skip
     """Judge a set-up along the width. Its faults are findings where a parametrization is declared, or shown by rates
     that go with width; in a plain set-up they are what will happen, and no mistake."""
     ray = Ray()
@@ -57,7 +61,8 @@ def tell(analysis: Analysis, standing: Standing, *, declared: bool, notes: Seque
     names = names_of(values)
     causes = _causes(values)
     document = document.model_copy(update={"causes": tuple(names[j.node] for j in causes)})
-    faults = tuple(_faults(analysis, standing, found, causes, moved))
+    document = document.model_copy(update={"depth": tuple(_stream(s) for s in streams)})
+    faults = (*_faults(analysis, standing, found, causes, moved), *_deep(streams))
     if not (declared or standing.grouped):
         faults = tuple(f.model_copy(update={"severity": "info", "fix": None}) for f in faults)
     head = f"as it stands (init {document.init}; {document.optimizer}): {document.regime}"
@@ -109,8 +114,25 @@ def _activation(one: Judged, name: str) -> Activation:
     value = one.value
     return Activation(
         name=name, source=_place(one.node), init=_text(value.init), delta1=_text(value.delta1),
-        delta=_text(value.delta), grad=_text(one.grad), verdict=one.verdict, cause=cause,
+        delta=_text(value.delta), grad=_text(one.grad), verdict=one.verdict,
     )  # fmt: skip
+
+
+def _stream(one: Stream) -> Movement:
+    power = most((one.init, one.delta1))
+    name = f"{one.add.meta.get('module') or '(model)'} add"
+    return Movement(name=name, source=_place(one.add), verdict=one.verdict, power=str(power or 0),
+                    init=_text(one.init), delta1=_text(one.delta1))  # fmt: skip
+
+
+def _deep(streams: Sequence[Stream]) -> Iterator[Finding]:
+    """Blocks that are met again and again add up as L; others as they are known to, which is no mistake."""
+    for one in streams:
+        if one.tied and one.verdict in ("explodes", "geometric"):
+            message = (
+                f"one block is met L times: the stream starts at L^{one.init or 0} and moves by L^{one.delta1 or 0}"
+            )
+            yield _fault("MUP207", "error", message, _place(one.add), None, "multiply the branch by 1/L")
 
 
 def _movement(one: Moved) -> Movement:

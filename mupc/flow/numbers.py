@@ -37,12 +37,12 @@ class Numbers:
 
 def probed(small: Analysis, large: Analysis, ratio: Fraction) -> Numbers:
     """From traces at two widths. What stands at one and not at the other is unknown."""
-    then = {name: value for name, value, _ in _found(small)}
+    then = {(name, place): value for name, value, place in _found(small)}
     powers: dict[str, Fraction] = {}
     told: Counter[str] = Counter()
     unknown = []
     for name, value, place in _found(large):
-        before = then.get(name)
+        before = then.get((name, place))
         if before is None or before == 0 or value / before <= 0:
             told["unknown"] += 1
             unknown.append(place)

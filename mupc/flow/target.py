@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 
 import torch
 
 from mupc.analysis import Analysis
 from mupc.errors import MupcError
+from mupc.flow import flow
+from mupc.flow.depth import DEPTH, Stream, along_depth, stacks
 from mupc.flow.findings import Told, tell
 from mupc.flow.numbers import Numbers, matched, probed
 from mupc.flow.standing import from_model, from_twins
@@ -30,7 +33,8 @@ def stand(
         numbers = probed(found.small.analysis, found.large.analysis, found.ratio)
         standing = from_twins(found.small, found.large, found.ratio, rules, optimizer, numbers.powers)
         notes = (f"built at {found.said}", *_unknown(numbers))
-        return tell(found.large.analysis, standing, declared=declared, notes=notes), numbers, ""
+        streams = _streams(found, rules, optimizer)
+        return tell(found.large.analysis, standing, declared=declared, notes=notes, streams=streams), numbers, ""
     numbers = matched(analysis)
     if sum(prod(p.shape) for p in analysis.roles.parameters.values()) > MOST:
         return None, numbers, f"{found}, and the model itself is too large to draw its init"
@@ -42,6 +46,17 @@ def stand(
         return None, numbers, f"{found}, and it could not be built with values: {error}"
     standing = from_model(model, analysis, rules, optimizer, numbers.powers)
     return tell(analysis, standing, declared=declared, notes=(found, *_unknown(numbers))), numbers, ""
+
+
+def _streams(found: Twins, rules: RuleBase, optimizer: str) -> list[Stream]:
+    """What residual stacks add up to, the init read from two depths; nothing where depth cannot be set."""
+    small, deep = found.small, found.deep
+    if deep is None or not stacks(deep.analysis):
+        return []
+    ratio = Fraction(2)
+    standing = from_twins(small, deep, ratio, rules, optimizer, probed(small.analysis, deep.analysis, ratio).powers)
+    steps = flow(deep.analysis, standing.setup, DEPTH).steps
+    return along_depth(deep.analysis, standing.setup, steps)
 
 
 def _unknown(numbers: Numbers) -> list[str]:

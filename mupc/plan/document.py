@@ -146,12 +146,17 @@ class Activation(Frozen):
 
 
 class Movement(Frozen):
-    """One parameter's own update at its use: with which power of the width it moves what it makes."""
+    """One parameter's own update at its use: with which power of the width it moves what it makes.
+
+    Or a residual stream along the depth, with its powers at init and by a step.
+    """
 
     name: str
     source: str | None
     verdict: str
     power: str
+    init: str | None = None
+    delta1: str | None = None
 
 
 class Standing(Frozen):
@@ -172,6 +177,7 @@ class Standing(Frozen):
     causes: tuple[str, ...] = ()
     moved: tuple[Movement, ...] = ()
     frozen: tuple[Movement, ...] = ()
+    depth: tuple[Movement, ...] = ()
     notes: tuple[str, ...] = ()
 
 

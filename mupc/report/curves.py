@@ -43,7 +43,8 @@ svg { max-width: 100%; height: auto } .pass { color: #2a7f62 } .fail { color: #c
 <table><tr><th>value</th>{% for _, title in panels %}<th>{{ title }}</th>{% endfor %}<th>predicted</th><th>measured</th>
 <th>line</th></tr>
 {% for row in check.rows %}<tr><td><code>{{ row.name }}</code></td>
-{% for quantity, _ in panels %}{% set s = series(row, quantity) %}<td{% if s and s.verdict == 'off' %} class="off"{% endif %}>
+{% for quantity, _ in panels %}{% set s = series(row, quantity) %}
+<td{% if s and s.verdict == 'off' %} class="off"{% endif %}>
 {%- if s %}{{ s.predicted or 'none' }} / {{ '%.2f' % s.slope if s.slope is not none else 'none' }}
 {%- if s.half is not none %} <span class="dim">±{{ '%.2f' % s.half }}</span>{% endif %}{% endif %}</td>{% endfor %}
 <td>{{ row.predicted }}</td><td{% if row.predicted != row.measured %} class="off"{% endif %}>{{ row.measured }}</td>
@@ -59,7 +60,7 @@ svg { max-width: 100%; height: auto } .pass { color: #2a7f62 } .fail { color: #c
 
 
 def html(check: Check) -> str:
-    """One file that needs no other, the same byte for byte for the same check. Raises `MupcError` without matplotlib."""
+    """One file that needs no other, the same bytes for the same check. Raises `MupcError` without matplotlib."""
     curves = [(row, _figure([row], alone=True)) for row in worst(check)[:MOST]]
     how = "linear response" if check.regime == "linear" else f"{check.steps} steps of training"
     page = Environment(autoescape=True).from_string(PAGE)

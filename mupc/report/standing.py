@@ -48,6 +48,11 @@ def section(plan: Plan, said: Standing | None, width: int, verbose: bool) -> lis
         more = f" and {len(frozen) - 8} more" if len(frozen) > 8 and not verbose else ""
         then = f"; then these stop learning: {names}{more}" if frozen else ""
         out += lines_of(f"  The largest rate that stays stable goes as n^{said.rate}{then}", width, hang="  ")
+    for stream in said.depth:
+        sizes = f"starts at {_power(stream.init, 'L')} and moves by {_power(stream.delta1, 'L')} a step"
+        kind = ", and more with every block (geometric)" if stream.verdict == "geometric" else ""
+        out += lines_of(f"  With the depth L, the stream {stream.name} ({line_of(stream.source)}) {sizes}{kind}", width,
+                        hang="  ")  # fmt: skip
     for note in said.notes:
         out += lines_of(f"  {note}", width, "dim", hang="    ")
     return out
@@ -61,7 +66,8 @@ def _cut(head: list[str], rows: list[list[str]], width: int, verbose: bool) -> l
 
 def _values(found: Iterable[Activation]) -> Iterable[list[str]]:
     """Blocks alike in all but their number together."""
-    entries = ((_dotted(a.name), (a.init, a.delta1, a.grad, a.verdict, a.source)) for a in found)
+    alike = dict.fromkeys((a.name.partition("#")[0], a.init, a.delta1, a.grad, a.verdict, a.source) for a in found)
+    entries = ((_dotted(name), tuple(shown)) for name, *shown in alike)
     for one in folded(entries):
         init, delta, grad, verdict, source = one.shown
         sizes = [_power(init), _power(delta), _power(grad)]
@@ -84,7 +90,7 @@ def _dotted(name: str) -> str:
     return re.sub(r" (?=[^ ]+$)", ".:", name)
 
 
-def _power(power: str | None) -> str:
+def _power(power: str | None, of: str = "n") -> str:
     if power is None:
         return "0"
-    return "1" if power == "0" else f"n^{power}"
+    return "1" if power == "0" else f"{of}^{power}"

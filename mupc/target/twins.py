@@ -34,6 +34,7 @@ class Twins:
     large: Setup
     settings: tuple[Mapping[str, Any], Mapping[str, Any]]
     ratio: Fraction
+    deep: Setup | None = None  # the smaller one with twice its blocks, where a setting says how many
 
     @property
     def said(self) -> str:
@@ -73,7 +74,8 @@ def twins(
         except MupcError as error:
             why = str(error)
             continue
-        return Twins(small, large, settings, high / low)
+        deep = _deeper(built, analysis, settings[0], inputs, fixed, scaling)
+        return Twins(small, large, settings, high / low, deep)
     return why
 
 
@@ -98,13 +100,32 @@ def elements(parameters: Mapping[str, Parameter], factor: Fraction) -> float:
     return sum(prod(p.shape) * float(factor) ** sum(bool(grows) for grows in p.infinite) for p in parameters.values())
 
 
+def _deeper(
+    built: Built, analysis: Analysis, settings: Mapping[str, Any], inputs: Callable[[nn.Module], Inputs],
+    fixed: tuple[str, ...], scaling: tuple[str, ...],
+) -> Setup | None:  # fmt: skip
+    """The same with twice as many blocks."""
+    for name in _counts(built, analysis.depth):
+        try:
+            size = settings.get(name, built.fields[name])
+            return _setup(built, {**settings, name: 2 * size}, inputs, analysis.target, fixed, scaling)
+        except MupcError:
+            continue
+    return None
+
+
+def _counts(built: Built, depth: int | None) -> list[str]:
+    """Settings that may say how many blocks there are, by size and name."""
+    words = ("layer", "depth", "block", "loop", "repeat", "iteration", "step")
+    named = [name for name in built.fields if any(word in name for word in words)]
+    return [n for n in named if isinstance(built.fields[n], int) and (depth is None or built.fields[n] == depth)]
+
+
 def _shallow(built: Built, analysis: Analysis) -> dict[str, Any]:
     """The setting that makes two blocks of many, where there is one."""
     if (analysis.depth or 0) <= 2:
         return {}
-    for name, size in built.fields.items():
-        if size != analysis.depth or ("layer" not in name and "depth" not in name and "block" not in name):
-            continue
+    for name in _counts(built, analysis.depth):
         try:
             fewer = {n for n, _ in built.make({name: 2}).named_parameters()}
         except Exception:  # a list of blocks has another length

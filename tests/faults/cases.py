@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from tests.faults.models import GPT, MLP, Conv, LoRA, MoE, Pool, Towers
+from tests.faults.models import GPT, MLP, Conv, Looped, LoRA, MoE, Pool, Towers
 
 
 @dataclass(frozen=True)
@@ -107,5 +107,8 @@ CASES = {
     "sum_pool_over_width": Case(Pool, {"knobs": {"sum": True}}, "MUP201", "x.sum(-1, keepdim=True)"),
     "router_as_hidden": Case(MoE, {"std": {"router.weight": lambda m: 0.2 / math.sqrt(m)}}, "MUP202", "self.router(x)"),
     "experts_unscaled": Case(MoE, rates("up", one), "MUP202", parameter="up"),
+    "tied_depth_without_1_over_L": Case(
+        Looped, {"knobs": {"loop": lambda n: 1.0}}, "MUP207", "x = x + torch.relu(", measured=False
+    ),
     "lora_a_unscaled": Case(LoRA, rates("a", one), "MUP202", parameter="a"),
 }  # fmt: skip

@@ -138,10 +138,26 @@ class LoRA(nn.Module):
         return self.last(x)
 
 
+class Looped(nn.Module):
+    """One block, met again and again."""
+
+    def __init__(self, width: int, k: dict[str, Any], n_loops: int = 2) -> None:
+        super().__init__()
+        self.k, self.n_loops = k, n_loops
+        self.first, self.norm, self.hidden = nn.Linear(12, width), nn.LayerNorm(width), nn.Linear(width, width)
+        self.last = nn.Linear(width, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(self.n_loops):
+            x = x + torch.relu(self.hidden(self.norm(x))) * self.k.get("loop", lambda n: 1 / n)(self.n_loops)
+        return self.last(x)
+
+
 INPUTS: dict[type[nn.Module], Callable[[], Tensor]] = {
     GPT: lambda: torch.randint(VOCAB, (8, 8)),
     Conv: lambda: torch.randn(8, 3, 8, 8),
-    **dict.fromkeys((MLP, Towers, Pool, MoE, LoRA), lambda: torch.randn(16, 12)),
+    **dict.fromkeys((MLP, Towers, Pool, MoE, LoRA, Looped), lambda: torch.randn(16, 12)),
 }
 
 INPUT = ("wte", "wpe", "first", "patch", "left", "right", "b")
@@ -162,9 +178,10 @@ def set_up(
     kind: type[nn.Module], width: int, *, optimizer: str = "adamw", knobs: dict[str, Any] | None = None,
     std: dict[str, Callable[[float], float]] | None = None, lr: dict[str, Callable[[float], float]] | None = None,
     decay: Callable[[float, float], float] = lambda m, rate: 0.1 / rate, eps: Callable[[float], float] | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> tuple[nn.Module, torch.optim.Optimizer]:  # fmt: skip
     """muP by hand (TP5, Table 3), m = width / BASE; `std` and `lr` override by parameter name or role."""
-    model, m = kind(width, dict(knobs or {})), width / BASE
+    model, m = kind(width, dict(knobs or {}), **(sizes or {})), width / BASE
     rates: dict[str, Callable[[float], float]] = (
         {"input": lambda m: 1.0, "vector": lambda m: 1.0, "hidden": lambda m: 1 / m, "output": lambda m: 1 / m}
         if optimizer == "adamw"

@@ -17,7 +17,7 @@ from mupc.inputs import Inputs
 from mupc.rulebase import load_rules
 from mupc.target.load import Built
 from tests.faults.cases import CASES, Case
-from tests.faults.models import INPUTS, set_up
+from tests.faults.models import INPUTS, Looped, set_up
 
 WIDTH = 64
 
@@ -25,10 +25,12 @@ WIDTH = 64
 def built(case: Case, options: dict[str, Any]) -> Built:
     def pair(changes: Mapping[str, Any]) -> tuple[nn.Module, object]:
         torch.manual_seed(0)
-        return set_up(case.kind, int(changes.get("width", WIDTH)), **options)
+        sizes = {"n_loops": int(changes.get("n_loops", 2))} if case.kind is Looped else {}
+        return set_up(case.kind, int(changes.get("width", WIDTH)), sizes=sizes, **options)
 
     model, optimizer = pair({})
-    return Built(model, lambda changes: pair(changes)[0], optimizer, pair=pair, fields={"width": WIDTH})
+    fields = {"width": WIDTH, **({"n_loops": 2} if case.kind is Looped else {})}
+    return Built(model, lambda changes: pair(changes)[0], optimizer, pair=pair, fields=fields)
 
 
 def told(case: Case, options: dict[str, Any]) -> Told:
