@@ -6,17 +6,11 @@ import shutil
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from mupc.child import Job, run
 from mupc.cli.options import parse_base, reads_a_target
 from mupc.cli.output import colored, progress, write
 from mupc.config import rule_folders
-
-
-def _given(option: str) -> bool:
-    """Did the user say it, or is it the default?"""
-    return click.get_current_context().get_parameter_source(option) not in (None, ParameterSource.DEFAULT)
 
 
 @click.command()
@@ -31,6 +25,9 @@ def _given(option: str) -> bool:
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME")
 @click.option("--weight-decay", metavar="NAME", help="A rule for weight decay instead of the optimizer's own.")
 @click.option("--standing/--no-standing", default=True, help="Judge the set-up as it stands (builds it twice, small).")
+@click.option(
+    "--parametrized", is_flag=True, help="The code is meant to be parametrized: what grows or freezes is a finding."
+)
 @click.option("--verbose", "-v", is_flag=True, help="Say why, for every verdict.")
 @reads_a_target(timeout=120.0, memory=8.0)
 def analyze(
@@ -44,6 +41,7 @@ def analyze(
     optimizer: str,
     weight_decay: str | None,
     standing: bool,
+    parametrized: bool,
     form: str,
     verbose: bool,
     path: Path | None,
@@ -58,7 +56,7 @@ def analyze(
     options = {
         "base": parse_base(base), "parametrization": parametrization, "optimizer": optimizer,
         "weight_decay": weight_decay, "rules": rule_folders(), "standing": standing,
-        "declared": _given("parametrization"),
+        "declared": parametrized,
     }  # fmt: skip
     with progress(f"reading {target}"):
         answer = run(Job(target, settings, inputs, options, fixed, scaling, timeout, memory))

@@ -67,6 +67,7 @@ def along_depth(analysis: Analysis, setup: Setup, steps: Mapping[str, Power]) ->
 
 @dataclass(frozen=True, slots=True)
 class _Add:
+    stream: fx.Node
     branch: frozenset[fx.Node]
     tied: bool
     stack: str
@@ -94,7 +95,7 @@ def stacks(analysis: Analysis) -> dict[fx.Node, _Add]:
         inside = [m for m in (_member(node, members) for node in (residual.add, *residual.branch)) if m is not None]
         if tied or inside:
             stack = place if tied else members[inside[0]]
-            found[residual.add] = _Add(residual.branch, tied, stack, used[residual.add])
+            found[residual.add] = _Add(residual.stream, residual.branch, tied, stack, used[residual.add])
     return found
 
 
@@ -138,8 +139,10 @@ class _Deep(Forward):
     def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
         """A residual add of a stack: one branch is L of them."""
         add = self.adds.get(node)
-        branches = [v for s, v in zip(sources, given, strict=True) if add is not None and s in add.branch]
-        streams = [v for s, v in zip(sources, given, strict=True) if add is not None and s not in add.branch]
+        pairs = list(zip(sources, given, strict=True)) if add is not None else []
+        inside = [s is not add.stream if add.stream in sources else s in add.branch for s, _ in pairs] if add else []
+        branches = [v for (_, v), within in zip(pairs, inside, strict=True) if within]
+        streams = [v for (_, v), within in zip(pairs, inside, strict=True) if not within]
         if add is None or not branches or not streams:
             return super().additive(node, signature, sources, given)
         stream, branch = self.joined(streams), self.joined(branches)
