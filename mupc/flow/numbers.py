@@ -38,11 +38,15 @@ class Numbers:
 def probed(small: Analysis, large: Analysis, ratio: Fraction) -> Numbers:
     """From traces at two widths. What stands at one and not at the other is unknown."""
     then = {(name, place): value for name, value, place in _found(small)}
+    lines: dict[str, set[float]] = {}  # where the larger has more blocks, a number is known by its line
+    for (_, place), value in then.items():
+        lines.setdefault(place, set()).add(value)
+    alone = {place: values.pop() for place, values in lines.items() if len(values) == 1}
     powers: dict[str, Fraction] = {}
     told: Counter[str] = Counter()
     unknown = []
     for name, value, place in _found(large):
-        before = then.get((name, place))
+        before = then.get((name, place), alone.get(place))
         if before is None or before == 0 or value / before <= 0:
             told["unknown"] += 1
             unknown.append(place)
