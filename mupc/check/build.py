@@ -75,11 +75,16 @@ def check_target(job: Job) -> tuple[Check, str]:
     built = build_target(job.target, job.settings)
     model = unwrapped(built.model)
     loss, inputs, targets = _loss_and_data(asked, built, model, job)
-    base = _analyzed(model, inputs, job, built.sizes)
+    return check_built(job, asked, built, rules, inputs, _with(loss, targets)), inputs.how
+
+
+def check_built(
+    job: Job, asked: Options, built: Built, rules: RuleBase, inputs: Inputs, loss: Loss | None = None
+) -> Check:
+    """The check of a target that is built already; `job` names it and the dims that are held or let grow."""
+    base = _analyzed(unwrapped(built.model), inputs, job, built.sizes)
     points, said = _points(built, base, asked.widths)
-    checker = _Checker(job, asked, built, rules, inputs, _with(loss, targets))
-    check = checker.run(points, said)
-    return check, inputs.how
+    return _Checker(job, asked, built, rules, inputs, loss).run(points, said)
 
 
 def _with(loss: Callable[..., Any] | None, targets: Any) -> Loss | None:
@@ -228,7 +233,7 @@ class _Checker:
             scales, multipliers = multiplied(live.analysis, plan)
         elif live.optimizer is not None:
             rule_of = {type(o).__name__: rule_named(type(o).__name__, self.rules) for o in optimizers(live.optimizer)}
-            knobs = of_optimizer(live.analysis, live.model, live.optimizer, rule_of, self.rules)
+            knobs = of_optimizer(live.analysis, live.model, live.optimizer, rule_of, self.rules, _unit(base.optimizer))
             if not knobs:
                 raise MupcError(f"no rule for {', '.join(rule_of)}: name one, --optimizer adamw, or add a rules file")
         else:
@@ -289,6 +294,12 @@ def _ratio(small: Live, large: Live) -> Fraction:
     raise MupcError("both widths give one model: the setting does not scale it")
 
 
+def _unit(optimizer: object | None) -> float:
+    """The largest rate at the smallest width."""
+    groups = [group for one in optimizers(optimizer) for group in one.param_groups]
+    return max((float(group["lr"]) for group in groups), default=1.0) or 1.0
+
+
 def _alike(small: Live, large: Live, points: Sequence[Mapping[str, Any]]) -> None:
     """At the smallest width an axis of size one is no dim: roles may be others there, and nothing could be compared."""
     for name, p in large.analysis.roles.parameters.items():
@@ -339,6 +350,7 @@ def _remembered(path: Path) -> Measured | None:
             {n: Sample(*v) for n, v in kept["values"].items()},
             {n: Weighed(*v) for n, v in kept["weights"].items()},
             kept["loss"],
+            kept["effects"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -349,6 +361,7 @@ def _remember(path: Path, found: Measured) -> None:
         "values": {n: [s.init, s.change, s.effective, s.propagating, s.grad] for n, s in found.values.items()},
         "weights": {n: [w.size, w.step, w.grad] for n, w in found.weights.items()},
         "loss": found.loss,
+        "effects": dict(found.effects),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

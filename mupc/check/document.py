@@ -34,12 +34,18 @@ class Row(Frozen):
 
 
 class Tensor(Frozen):
-    """One parameter: slopes of its size, of its update against its size, and of its gradient."""
+    """One parameter: slopes of its size, of its first update over the rate, of its gradient; and of its own effect, how
+    far its update alone moves what it makes. `verdict`: what flow says of that effect, where the measurement agrees."""
 
     name: str
+    source: str | None
     size: float | None
     update: float | None
     grad: float | None
+    effect: float | None
+    half: float | None
+    predicted: str | None
+    verdict: str
 
 
 class Check(Frozen):

@@ -86,11 +86,11 @@ def _one(
 
 
 def said(power: float | None, half: float | None = None) -> str:
-    """Grows, stable or vanishes; unclear where chance could turn it round."""
+    """Grows, stable or vanishes; unclear where chance could bring it back to stable."""
     if power is None:
         return "nothing"
     if abs(power) <= VERDICT:
         return "stable"
-    if half is not None and half >= abs(power):
+    if half is not None and abs(power) - half <= VERDICT:
         return "unclear"
     return "grows" if power > 0 else "vanishes"

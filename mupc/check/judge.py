@@ -8,12 +8,13 @@ from torch import fx
 
 from mupc.analysis import Analysis
 from mupc.check.document import Check, Row, Series, Tensor, Verdict
-from mupc.check.hold import Held, hold, said
+from mupc.check.hold import WITHIN, Held, hold, said
 from mupc.check.measure import Measured
-from mupc.check.slopes import fit
+from mupc.check.slopes import Slope, fit
 from mupc.flow import Flow
-from mupc.flow.findings import names_of
-from mupc.flow.verdicts import judge, judged_nodes
+from mupc.flow.findings import names_of, place_of
+from mupc.flow.powers import Power
+from mupc.flow.verdicts import Moved, judge, judged_nodes
 
 PARTS = ("effective", "propagating")
 
@@ -23,7 +24,7 @@ def checked(
     how: str, notes: Sequence[str] = (),
 ) -> Check:  # fmt: skip
     """One check. In the linear regime slopes are held against predictions, in training their verdicts are."""
-    values, _ = judge(analysis, flow)
+    values, moved = judge(analysis, flow)
     names = names_of(values)
     first = next(iter(runs.values()))[0]
     nodes = {j.node.name: j.node for j in values if j.node.name in first.values}
@@ -35,10 +36,11 @@ def checked(
         rows.append(_row(names[node], node, own, training=steps > 0))
     judged = [row for row in rows if row.verdict != "unknown"]
     agreeing = sum(row.verdict == "ok" for row in judged)
-    healthy = not any(_ill(row) for row in rows)
+    tensors = _tensors(flow, moved, runs)
+    healthy = not any(_ill(row) for row in rows) and not any(t.verdict in ("explodes", "lazy") for t in tensors)
     return Check(
         target=target, setup=setup, regime="training" if steps else "linear", widths=tuple(sorted(runs)), said=how,
-        seeds=min(len(ms) for ms in runs.values()), steps=steps, rows=tuple(rows), tensors=tuple(_tensors(runs)),
+        seeds=min(len(ms) for ms in runs.values()), steps=steps, rows=tuple(rows), tensors=tuple(tensors),
         judged=len(judged), agreeing=agreeing, healthy=healthy, passed=healthy and agreeing >= 0.95 * len(judged),
         notes=tuple(notes),
     )  # fmt: skip
@@ -98,8 +100,10 @@ def _ill(row: Row) -> bool:
     return row.measured in ("grows", "vanishes")
 
 
-def _tensors(runs: Mapping[int, Sequence[Measured]]) -> list[Tensor]:
+def _tensors(flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Measured]]) -> list[Tensor]:
+    """Every parameter's slopes, and its own effect at the use where flow judges it."""
     names = list(next(iter(runs.values()))[0].weights)
+    judged = {one.name: one for one in moved}
     out = []
     for name in names:
         slopes = {}
@@ -107,8 +111,32 @@ def _tensors(runs: Mapping[int, Sequence[Measured]]) -> list[Tensor]:
             series = {w: [getattr(m.weights[name], what) for m in ms if name in m.weights] for w, ms in runs.items()}
             found = fit(series) if all(series.values()) else None
             slopes[what] = None if found is None else round(found.power, 4)
-        out.append(Tensor(name=name, size=slopes["size"], update=slopes["step"], grad=slopes["grad"]))
+        one = judged.get(name)
+        power, effect = None, None
+        if one is not None and one.node is not None:
+            key = f"{name}|{one.node.name}"
+            power = flow.effects.get((name, one.node.name))
+            series = {w: [m.effects[key] for m in ms if key in m.effects] for w, ms in runs.items()}
+            effect = fit(series) if all(series.values()) else None
+        out.append(
+            Tensor(
+                name=name, source=place_of(one.node) if one is not None and one.node is not None else None,
+                size=slopes["size"], update=slopes["step"], grad=slopes["grad"],
+                effect=None if effect is None else round(effect.power, 4),
+                half=None if effect is None or effect.half is None else round(effect.half, 4),
+                predicted=None if power is None else str(power), verdict=_own(one, power, effect),
+            )
+        )  # fmt: skip
     return out
+
+
+def _own(one: Moved | None, power: Power, effect: Slope | None) -> str:
+    """What flow says of a parameter's own update, if it is measured so; `off` if it is not."""
+    if one is None or power is None or effect is None:
+        return "unknown"
+    if abs(effect.power - float(power)) > WITHIN + (effect.half or 0.0):
+        return "off"
+    return one.verdict
 
 
 def worst(check: Check) -> list[Row]:

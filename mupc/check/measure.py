@@ -10,7 +10,7 @@ coordinate check of Haas et al. 2024 (arXiv:2411.00075) and Everett et al. 2024 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,11 +50,15 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One scene's samples by node, its tensors' by name, and the loss before the first step."""
+    """One scene's samples by node, its tensors' by name, and the loss before the first step.
+
+    `effects`: by how much a tensor's update alone moves what it makes, by name and node, joined by a bar.
+    """
 
     values: Mapping[str, Sample]
     weights: Mapping[str, Weighed]
     loss: float
+    effects: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: int = 0) -> Measured:
@@ -80,8 +84,8 @@ def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: i
             moved = _trained(scene, graph, parameters, first, steps, lr, seed)
         over = RATE if steps is None else 1.0
         weights = _weights(parameters, moved, first, over)
-        values = _changes(scene, graph, before, moved, grads, over)
-    return Measured(values, weights, float(loss.detach()))
+        values, effects = _changes(scene, graph, before, moved, grads, over)
+    return Measured(values, weights, float(loss.detach()), effects)
 
 
 def rms(value: Tensor) -> float:
@@ -177,12 +181,16 @@ def _weights(
 def _changes(
     scene: Scene, graph: Graph, before: Values, moved: Mapping[str, Tensor], grads: Mapping[fx.Node, Tensor],
     over: float,
-) -> dict[str, Sample]:  # fmt: skip
-    """Run again with the new weights; products of weights and data once more with either alone new."""
+) -> tuple[dict[str, Sample], dict[str, float]]:  # fmt: skip
+    """Run again with the new weights; products of weights and data once more with either alone new.
+
+    And what each tensor's update moves by itself, where an op has it as an operand.
+    """
     status = scene.analysis.dims_stage.facts.folded.status
     kept = {node.name: node for node in scene.analysis.dims_stage.facts.trace.graph.nodes}
     after: Values = {}
     samples: dict[str, Sample] = {}
+    effects: dict[str, float] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
             name = graph.parameters.get(node)
@@ -199,9 +207,13 @@ def _changes(
         if weights and data:
             own = rms(graph.call(node, {**_of(sources, before), **_of(weights, after)}) - old) / over
             other = rms(graph.call(node, {**_of(sources, after), **_of(weights, before)}) - old) / over
+            for weight in weights:
+                if weight in graph.parameters and before[weight].shape == after[weight].shape:
+                    alone = {**_of(sources, before), weight: after[weight]}
+                    effects[f"{graph.parameters[weight]}|{node.name}"] = rms(graph.call(node, alone) - old) / over
         grad = rms(grads[node]) if node in grads else None
         samples[node.name] = Sample(rms(old), rms(value - old) / over, own, other, grad)
-    return samples
+    return samples, effects
 
 
 def _compares(old: Any, new: Any) -> bool:

@@ -84,18 +84,18 @@ def shared(analysis: Analysis, rule: Optimizer, rules: RuleBase) -> dict[str, Kn
 
 
 def of_optimizer(
-    analysis: Analysis, model: nn.Module, optimizer: object, rule_of: Mapping[str, str | None], rules: RuleBase
-) -> dict[str, Knobs]:
-    """What the groups of a live optimizer say, over the largest rate."""
+    analysis: Analysis, model: nn.Module, optimizer: object, rule_of: Mapping[str, str | None], rules: RuleBase,
+    unit: float,
+) -> dict[str, Knobs]:  # fmt: skip
+    """What the groups of a live optimizer say, over `unit`, a rate that is the same at every width."""
     groups = [(type(one).__name__, group) for one in optimizers(optimizer) for group in one.param_groups]
-    most = max((float(group["lr"]) for _, group in groups), default=1.0) or 1.0
     by_tensor = {id(p): (kind, group) for kind, group in groups for p in group["params"]}
     found = {}
     for name, tensor in model.named_parameters():
         kind, group = by_tensor.get(id(tensor), ("", {}))
         rule = rule_of.get(kind)
         if rule is not None and name in analysis.roles.parameters:
-            found[name] = Knobs(rules.optimizer(rule), float(group["lr"]) / most, words=words_of(analysis, name))
+            found[name] = Knobs(rules.optimizer(rule), float(group["lr"]) / unit, words=words_of(analysis, name))
     return found
 
 

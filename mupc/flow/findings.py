@@ -113,7 +113,7 @@ def names_of(values: Sequence[Judged]) -> dict[fx.Node, str]:
 def _activation(one: Judged, name: str) -> Activation:
     value = one.value
     return Activation(
-        name=name, source=_place(one.node), init=_text(value.init), delta1=_text(value.delta1),
+        name=name, source=place_of(one.node), init=_text(value.init), delta1=_text(value.delta1),
         delta=_text(value.delta), grad=_text(one.grad), verdict=one.verdict,
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def _activation(one: Judged, name: str) -> Activation:
 def _stream(one: Stream) -> Movement:
     power = most((one.init, one.delta1))
     name = f"{one.add.meta.get('module') or '(model)'} add"
-    return Movement(name=name, source=_place(one.add), verdict=one.verdict, power=str(power or 0),
+    return Movement(name=name, source=place_of(one.add), verdict=one.verdict, power=str(power or 0),
                     init=_text(one.init), delta1=_text(one.delta1))  # fmt: skip
 
 
@@ -132,11 +132,11 @@ def _deep(streams: Sequence[Stream]) -> Iterator[Finding]:
             message = (
                 f"one block is met L times: the stream starts at L^{one.init or 0} and moves by L^{one.delta1 or 0}"
             )
-            yield _fault("MUP207", "error", message, _place(one.add), None, "multiply the branch by 1/L")
+            yield _fault("MUP207", "error", message, place_of(one.add), None, "multiply the branch by 1/L")
 
 
 def _movement(one: Moved) -> Movement:
-    source = None if one.node is None else _place(one.node)
+    source = None if one.node is None else place_of(one.node)
     return Movement(name=one.name, source=source, verdict=one.verdict, power=str(one.power))
 
 
@@ -144,7 +144,7 @@ def _text(power: Power) -> str | None:
     return None if power is None else str(power)
 
 
-def _place(node: fx.Node) -> str | None:
+def place_of(node: fx.Node) -> str | None:
     """The user's line; in a library, its own where the user has none."""
     place = node.meta.get("user_source") or node.meta.get("source")
     return None if place is None else str(place)
@@ -163,16 +163,16 @@ def _faults(
             told.add(one.node)
             fix = f"its rate is off by n^{one.power}: multiply it by n^{-one.power}"
             code = "MUP202" if one.verdict == "explodes" else "MUP203"
-            yield _fault(code, "error", one.why, _place(one.node), one.name, fix)
+            yield _fault(code, "error", one.why, place_of(one.node), one.name, fix)
     for judged in causes:
         at_init = judged.value.init is not None and judged.value.init > 0
         where = judged.node.meta.get("module") or "the model"
         if judged.verdict == "explodes" and (at_init or judged.node not in told):
             code = "MUP201" if at_init else "MUP202"
-            yield _fault(code, "error", f"{where}: {judged.why}", _place(judged.node))
+            yield _fault(code, "error", f"{where}: {judged.why}", place_of(judged.node))
         elif judged.verdict == "vanishes" and judged.node not in told:
             message = f"{where}: {judged.why}, beside values of size one"
-            yield _fault("MUP204", "warning", message, _place(judged.node))
+            yield _fault("MUP204", "warning", message, place_of(judged.node))
     yield from _settings(analysis, standing, found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import log, sqrt
@@ -38,11 +38,13 @@ class Standing:
 
 
 def from_twins(
-    small: Live, large: Live, ratio: Fraction, rules: RuleBase, optimizer: str, numbers: Mapping[str, Fraction]
-) -> Standing:
-    """What moved from the small to the large build, as powers of their ratio."""
+    small: Live, large: Live, ratio: Fraction, rules: RuleBase, optimizer: str, numbers: Mapping[str, Fraction],
+    again: Sequence[tuple[nn.Module, nn.Module]] = (),
+) -> Standing:  # fmt: skip
+    """What moved from the small to the large build, as powers of their ratio; `again` are further draws of both."""
     pairs = counterparts(list(large.analysis.roles.parameters), set(small.analysis.roles.parameters))
     then, now = dict(small.model.named_parameters()), dict(large.model.named_parameters())
+    draws = [(dict(a.named_parameters()), dict(b.named_parameters())) for a, b in again]
     before, after = _groups(small), _groups(large)
     weights: dict[str, Weight] = {}
     eps: dict[str, Fraction] = {}
@@ -51,7 +53,8 @@ def from_twins(
     for name, p in large.analysis.roles.parameters.items():
         if name not in now or pairs.get(name) not in then or p.role in ("unused", "unknown"):
             continue
-        power = _moved(then[pairs[name]], now[name], ratio)
+        drawn = [(then[pairs[name]], now[name]), *((a[pairs[name]], b[name]) for a, b in draws)]
+        power = _moved([a for a, _ in drawn], [b for _, b in drawn], ratio)
         if isinstance(power, str):
             unread.append(f"{name}: {power}")
             continue
@@ -147,15 +150,15 @@ def _groups(live: Live) -> dict[str, Group]:
     return found
 
 
-def _moved(then: Tensor, now: Tensor, ratio: Fraction) -> Power | str:
-    """The power of a tensor's RMS, in halves where it is drawn."""
-    a, b = _rms(then), _rms(now)
+def _moved(then: Sequence[Tensor], now: Sequence[Tensor], ratio: Fraction) -> Power | str:
+    """The power of a tensor's RMS over its draws, in halves where it is drawn."""
+    a, b = (sqrt(sum(_rms(one) ** 2 for one in draws) / len(draws)) for draws in (then, now))
     if a == 0 and b == 0:
         return None
     if a == 0 or b == 0:
         return "zero at one width only"
     slope = log(b / a) / log(ratio)
-    noise = SIGMAS * sqrt(_noise(then) ** 2 + _noise(now) ** 2) / log(float(ratio))
+    noise = SIGMAS * sqrt((_noise(then[0]) ** 2 + _noise(now[0]) ** 2) / len(then)) / log(float(ratio))
     near = Fraction(round(2 * slope), 2)
     if abs(slope - float(near)) <= max(0.02, min(noise, 0.25)):
         return near

@@ -31,7 +31,7 @@ def stand(
     found = twins(built, analysis, lambda model: given, fixed=tuple(fixed), scaling=tuple(scaling))
     if isinstance(found, Twins):
         numbers = probed(found.small.analysis, found.large.analysis, found.ratio)
-        standing = from_twins(found.small, found.large, found.ratio, rules, optimizer, numbers.powers)
+        standing = from_twins(found.small, found.large, found.ratio, rules, optimizer, numbers.powers, found.again)
         notes = (f"built at {found.said}", *_unknown(numbers))
         streams = _streams(found, rules, optimizer)
         return tell(found.large.analysis, standing, declared=declared, notes=notes, streams=streams), numbers, ""

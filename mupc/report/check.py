@@ -25,6 +25,11 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
         rows = [[row.name, *(_cell(row, q) for q in QUANTITIES), _verdict(row), line_of(row.source)] for row in shown]
         lines += table_of(HEAD, rows, width)
         lines.append(Text())
+    own = [t for t in check.tensors if t.verdict in ("explodes", "lazy") or (verbose and t.effect is not None)]
+    if own:
+        rows = [[t.name, t.predicted or "none", _slope(t.effect, t.half), t.verdict, line_of(t.source)] for t in own]
+        lines += table_of(["parameter", "its own update moves by", "measured", "verdict", "line"], rows, width)
+        lines.append(Text())
     ill = [row for row in check.rows if row.measured in ("grows", "vanishes")]
     lines += lines_of(f"Agreeing: {check.agreeing} of {check.judged} values", width)
     healthy = (
@@ -48,10 +53,13 @@ def _cell(row: Row, quantity: str) -> str:
 
 
 def _measured(series: Series) -> str:
-    if series.slope is None:
+    return _slope(series.slope, series.half)
+
+
+def _slope(slope: float | None, half: float | None) -> str:
+    if slope is None:
         return "none"
-    half = "" if series.half is None else f"±{series.half:.2f}"
-    return f"{series.slope + 0.0:.2f}{half}"
+    return f"{slope + 0.0:.2f}" + ("" if half is None else f"±{half:.2f}")
 
 
 def _verdict(row: Row) -> str:

@@ -22,6 +22,8 @@ from mupc.target.load import Built
 from mupc.target.sizes import Widths, find_widths
 
 MOST = 120_000_000  # elements of the larger twin
+CHEAP = 2_000_000  # elements of both, that are drawn again for a better reading of small tensors
+DRAWS = 4
 LEAST = 16  # of the smaller twin's narrowest growing axis
 RATIOS = (Fraction(4), Fraction(2))
 
@@ -35,6 +37,7 @@ class Twins:
     settings: tuple[Mapping[str, Any], Mapping[str, Any]]
     ratio: Fraction
     deep: Setup | None = None  # the smaller one with twice its blocks, where a setting says how many
+    again: tuple[tuple[nn.Module, nn.Module], ...] = ()  # other draws of both
 
     @property
     def said(self) -> str:
@@ -75,7 +78,8 @@ def twins(
             why = str(error)
             continue
         deep = _deeper(built, analysis, settings[0], inputs, fixed, scaling)
-        return Twins(small, large, settings, high / low, deep)
+        again = _again(built, settings) if elements(parameters, high) / layers(analysis, shorter) < CHEAP else ()
+        return Twins(small, large, settings, high / low, deep, again)
     return why
 
 
@@ -85,14 +89,31 @@ def _pairs(
     """Factors of the model's own widths, the smaller twin's narrowest axis not below what tells anything."""
     growing = [d.size for d in analysis.roles.dims if d.grows and d.kind != "heads"]
     narrow = min(growing, default=1)
-    layers = (analysis.depth or 1) if shallow else 1
+    count = layers(analysis, shallow)
     for ratio in RATIOS:
         for power in range(-12, 3):
             low = Fraction(2) ** power
             if narrow * low < LEAST and power < 0:
                 continue
-            if elements(parameters, low * ratio) / layers <= MOST:
+            if elements(parameters, low * ratio) / count <= MOST:
                 yield low, low * ratio
+
+
+def layers(analysis: Analysis, shorter: object) -> int:
+    """By how much fewer blocks make a model smaller."""
+    return (analysis.depth or 1) if shorter else 1
+
+
+def _again(
+    built: Built, settings: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> tuple[tuple[nn.Module, nn.Module], ...]:
+    out = []
+    for seed in range(1, DRAWS):
+        torch.manual_seed(seed)
+        with real():
+            small, large = (unwrapped(built.remake(changes)[0]) for changes in settings)
+        out.append((small, large))
+    return tuple(out)
 
 
 def elements(parameters: Mapping[str, Parameter], factor: Fraction) -> float:

@@ -24,7 +24,6 @@ WIDTH = 64
 
 def built(case: Case, options: dict[str, Any]) -> Built:
     def pair(changes: Mapping[str, Any]) -> tuple[nn.Module, object]:
-        torch.manual_seed(0)
         sizes = {"n_loops": int(changes.get("n_loops", 2))} if case.kind is Looped else {}
         return set_up(case.kind, int(changes.get("width", WIDTH)), sizes=sizes, **options)
 
@@ -34,8 +33,8 @@ def built(case: Case, options: dict[str, Any]) -> Built:
 
 
 def told(case: Case, options: dict[str, Any]) -> Told:
-    target = built(case, options)
     torch.manual_seed(0)
+    target = built(case, options)
     given = Inputs((INPUTS[case.kind](),), {}, "given")
     analysis = analyze(target.model, given.args, fixed=case.fixed, scaling=case.scaling)
     found, _, why = stand(
