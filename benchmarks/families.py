@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mupc.target.torchvision_ops import import_transformers
-from examples import llama, lstm, mlp, moe, resnet, unet, vit
-from examples.zoo import mamba, mt_deeponet, pdeinvbench_fno, s4d, widenet
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from examples import llama, lstm, moe, resnet, unet, vit
+from examples.zoo import mamba, mt_deeponet, pdeinvbench_fno, s4d, widenet
+from mupc.target.torchvision_ops import import_transformers
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What `mupc.Monitor` costs at its default interval: training with and without it, in turns, in one process.
 
-    python benchmarks/monitor.py
+python benchmarks/monitor.py
 """
 
 from __future__ import annotations

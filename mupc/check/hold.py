@@ -28,6 +28,7 @@ class Held:
     slope: Slope | None
     within: bool | None
     why: str = ""
+    loose: Fraction = Fraction(0)  # how far below its power a sum of terms may yet be measured
 
 
 def hold(
@@ -82,7 +83,8 @@ def _one(
     off = abs(slope.power - float(predicted))
     if chance and slope.power < predicted:
         off = max(0.0, off - float(loose))
-    return Held(name, quantity, predicted, slope, off <= allowed + (slope.half or 0.0 if chance else 0.0))
+    agrees = off <= allowed + (slope.half or 0.0 if chance else 0.0)
+    return Held(name, quantity, predicted, slope, agrees, loose=loose)
 
 
 def said(power: float | None, half: float | None = None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from mupc.blame import blame
 from mupc.check.run import Graph, Values, as_dtype, floats
 from mupc.check.scene import Scene, synthetic
 from mupc.check.step import direction
@@ -112,7 +113,11 @@ def _detached(value: Any) -> Any:
 def _loss(scene: Scene, values: Values, seed: int) -> Tensor:
     trace = scene.analysis.trace
     if scene.loss is not None:
-        found = scene.loss(_as_returned({name: values[node] for name, node in trace.outputs.items()}))
+        outputs = as_returned({name: values[node] for name, node in trace.outputs.items()})
+        try:
+            found = scene.loss(outputs)
+        except (Exception, SystemExit) as error:
+            raise MupcError(f"the loss cannot be computed: {blame(error)}") from error
         if not isinstance(found, Tensor) or found.numel() != 1:
             raise MupcError("the loss must be a tensor of one element")
         return found.reshape(())
@@ -134,9 +139,26 @@ def _widens(scene: Scene, node: fx.Node) -> bool:
     return any(kind is not None and kind.grows for kind in kinds)
 
 
-def _as_returned(outputs: Mapping[str, Any]) -> Any:
-    """What a forward with one output returns is that output; others come by name."""
-    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+class Outputs(dict[str, Any]):
+    """What a forward returns by name, `outputs["logits"]` or `outputs.logits`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def as_returned(outputs: Mapping[str, Any]) -> Any:
+    """The forward's tensors as it returned them, from their dotted names: alone, in tuples, or by name."""
+    if list(outputs) == [""]:
+        return outputs[""]
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in outputs.items():
+        first, _, rest = name.partition(".")
+        tree.setdefault(first, {})[rest] = value
+    made = {name: as_returned(part) for name, part in tree.items()}
+    return tuple(made.values()) if all(name.isdigit() for name in made) else Outputs(made)
 
 
 def _linear(scene: Scene, parameters: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:

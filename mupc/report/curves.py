@@ -50,13 +50,14 @@ svg { max-width: 100%; height: auto } .pass { color: #2a7f62 } .fail { color: #c
 <td>{{ row.predicted }}</td><td{% if row.predicted != row.measured %} class="off"{% endif %}>{{ row.measured }}</td>
 <td class="dim">{{ line(row.source) }}</td></tr>{% endfor %}</table>
 <h2>Parameters</h2>
-<p class="dim">Slopes of the RMS of each tensor, of its first update over the rate, of its gradient, and of what its update
-alone moves.</p>
+<p class="dim">Slopes of the RMS of each tensor, of its first update over the rate, of its gradient, and of what its
+update alone moves.</p>
 <table><tr><th>parameter</th><th>size</th><th>update</th><th>gradient</th><th>own effect</th><th>predicted</th>
 <th>verdict</th></tr>
 {% for t in check.tensors %}<tr><td><code>{{ t.name }}</code></td>{% for v in (t.size, t.update, t.grad, t.effect) %}
 <td>{{ '%.2f' % v if v is not none else '' }}</td>{% endfor %}<td>{{ t.predicted or '' }}</td>
-<td{% if t.verdict in ('explodes', 'lazy', 'off') %} class="off"{% endif %}>{{ t.verdict }}</td></tr>{% endfor %}</table>
+<td{% if t.verdict in ('explodes', 'lazy', 'off') %} class="off"{% endif %}>{{ t.verdict }}</td></tr>{% endfor %}
+</table>
 {% for note in check.notes %}<p class="dim">{{ note }}</p>{% endfor %}
 </body></html>
 """
@@ -98,7 +99,7 @@ def _figure(rows: Sequence[Row], *, alone: bool = False) -> str:
             axes.set_xlabel("width")
             axes.spines[["top", "right"]].set_visible(False)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)
 
 
