@@ -4,9 +4,10 @@
     python benchmarks/coordinates.py -f gpt,llama -p mup -o adamw
 
 Each model is built at four or five widths, drawn by the parametrization's own formula, and stepped once with a
-vanishing rate and eps in float64; slopes are fitted over the three largest widths. A value's init, effective part (dW x),
-propagating part (W dx) and gradient count if both prediction and measurement exist; a quantity agrees within 0.12
-(0.25 for the init of an output with few entries). The table goes to benchmarks/coordinates.md, with every disagreement.
+vanishing rate and eps in float64; slopes are fitted over the three largest widths. A value's init, effective part
+(dW x), propagating part (W dx) and gradient count if both prediction and measurement exist; a quantity agrees within
+0.12 (0.25 for the init of an output with few entries). The table goes to benchmarks/coordinates.md, with every
+disagreement.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def one(key: tuple[str, str, str, int]) -> dict[str, Any]:
                           h.quantity, str(h.predicted), slope, reason(h, below)])  # fmt: skip
     return {
         "key": list(key), "judged": sum(judged.values()), "agree": sum(agree.values()),
-        "bound": sum(within_bound.values()), "parts": {q: [agree[q], judged[q]] for q in PARTS}, "wrong": wrong, "s": time.perf_counter() - start,
+        "bound": sum(within_bound.values()),
+        "parts": {q: [agree[q], judged[q]] for q in PARTS}, "wrong": wrong, "s": time.perf_counter() - start,
     }  # fmt: skip
 
 
@@ -171,8 +173,8 @@ def table(rows: list[dict[str, Any]], wrong: list[list[str]]) -> str:
         "# The coordinate check, predicted and measured", "",
         "Written by `python benchmarks/coordinates.py`, which says what is counted.",
         f"Machine: {platform.machine()}, 1 thread, torch {torch.__version__}.", "",
-        f"**{agree} of {total} slopes agree ({100 * agree / total:.1f}%)**, strictly: no allowance for chance. A propagating "
-        "part is predicted by the weight's operator norm, a bound that a change reaches if it is aligned with the weight. "
+        f"**{agree} of {total} slopes agree ({100 * agree / total:.1f}%)**, strictly: no allowance for chance. A "
+        "propagating part is predicted by the weight's operator norm, a bound that a change reaches if it is aligned. "
         f"Counting those that lie between it and the unaligned power, {bound} agree ({100 * bound / total:.1f}%).", "",
         "| family | parametrization | optimizer | init | effective | propagating | gradient | all |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
