@@ -193,7 +193,7 @@ def plan_of(job: Job) -> dict[str, Any]:
         from mupc.flow.target import stand
 
         told, numbers, why = stand(
-            built, analysis, inputs, rules, options["optimizer"], declared=declared, fixed=job.fixed,
+            built, analysis, inputs, rules, options.get("optimizer", "adamw"), declared=declared, fixed=job.fixed,
             scaling=job.scaling,
         )  # fmt: skip
         cover = plan.coverage.model_copy(update={"literals": dict(numbers.told)})
