@@ -69,9 +69,11 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         for axis in axes:
             for atom in below(axis):
                 of[atom].marks.add(mark)
+    modulated = _modulated(folded, below)
     for axis, node in folded.contracted:
         for atom in below(axis):
-            of[atom].contracted.append(node)
+            if (node, atom) not in modulated:
+                of[atom].contracted.append(node)
     products: dict[Axis, None] = {}
     alone: set[Atom] = set()
     _carry_over(folded, of, below, products)
@@ -124,6 +126,20 @@ def _adds(trace: Trace, folded: Folded) -> tuple[tuple[Residual, ...], tuple[fx.
     found = residuals(trace.graph, adds, is_data)
     branches = tuple(r for r in found if not layers.isdisjoint(r.branch))
     return branches, merges(adds, is_data, layers - looked)
+
+
+def _modulated(folded: Folded, below: _Below) -> set[tuple[fx.Node, Atom]]:
+    """Contractions with a weight that data had scaled along that very axis: the weight's use, not two activations'."""
+    first = {(use.parameter, use.node): use for use in folded.uses}
+
+    def spoken(use: RawUse, word: str) -> set[Atom]:
+        return {a for entries in use.axes for said, axis in entries if said == word for a in below(axis)}
+
+    found = set()
+    for key, use in folded.then.items():
+        if key in first:
+            found |= {(use.node, atom) for atom in spoken(first[key], "batch") & spoken(use, "in")}
+    return found
 
 
 def _carry_over(folded: Folded, of: dict[Atom, Fact], below: _Below, products: dict[Axis, None]) -> None:

@@ -18,7 +18,7 @@ from mupc.errors import MupcError
 from tests.random.attention import Latents
 from tests.random.channels import Grouped, Unequal
 from tests.random.frames import Branches, Copies, Residual, Skip, Wider
-from tests.random.maps import Pixels, Shuffle
+from tests.random.maps import Conv, Pixels, Shuffle
 from tests.random.models import LEAVES, Recipe, inputs, leaf, recipes
 from tests.random.spec import Block
 from tests.random.truth import built, examined, unknown, wrong
@@ -164,4 +164,13 @@ def test_places_cut_into_patches_are_no_channels() -> None:
         Residual(body=Wider(body=Wider(body=Twice(shares="scores"), halves=3), halves=2), norm="plus", style="none"),
     )
     recipe = Recipe("columns", units, "query", "rms", 4, False, 48, 16, False, True)
+    assert wrong(recipe, examined(recipe)) == []
+
+
+def test_a_modulated_weight_contracts_no_two_activations() -> None:
+    """Found among ten thousand: what a style's convolution reads was taken for the inner factor of heads."""
+    conv = Conv(dims=1, kind="multiplied", norm="group", act="gelu", bias=False)
+    body = Branches(left=conv, right=Generated(how="style", act="silu"), join="gate")
+    units = (Residual(body=Wider(body=body, halves=2), norm="root", style="highway"),)
+    recipe = Recipe("columns", units, "value", "root", 2, True, 48, 48, True, True)
     assert wrong(recipe, examined(recipe)) == []
