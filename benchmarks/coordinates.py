@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def measured(family: Family, parametrization: str, optimizer: str, seeds: int) -
             scene = Scene(model, analysis, inputs, planned(analysis, plan, RULES), None, scales, uses)
             runs.setdefault(width, []).append(measure(scene, seed=seed))
         twins.append(analysis)
-    numbers = probed(twins[0], twins[1], 2)
+    numbers = probed(twins[0], twins[1], Fraction(2))
     plan = make_plan(twins[-1], parametrization=parametrization, optimizer=optimizer, rulebase=RULES)
     ray = Ray(depths=frozenset(d.name for d in plan.dims if d.kind == "depth"))
-    found = flow(twins[-1], from_plan(plan, twins[-1].roles, RULES, ray, numbers.powers), ray)
+    found = flow(twins[-1], from_plan(plan, twins[-1].roles, RULES, ray, numbers), ray)
     words = judged_nodes(twins[-1])
     known = set(runs[widths[0]][0].values)
     nodes = [node.name for node in words if node.name in known]

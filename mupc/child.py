@@ -171,39 +171,36 @@ def _answer(job: Job) -> dict[str, Any]:
 
 def plan_of(job: Job) -> dict[str, Any]:
     """Load, analyze, plan; then what the set-up does as it stands."""
-    from mupc.target.load import build_target
+    from mupc.target import load_target
 
-    built = build_target(job.target, job.settings)
+    target = load_target(job.target, job.settings, job.inputs)
     from mupc.analysis import analyze
-    from mupc.inputs import find_inputs
     from mupc.plan import make_plan
     from mupc.rulebase import load_rules
-    from mupc.structure import unwrapped
 
     options = dict(job.options)
     rules = load_rules(tuple(options.pop("rules", ())))
     standing, declared = options.pop("standing", True), options.pop("declared", False)
-    model = unwrapped(built.model)
-    inputs = find_inputs(model, job.inputs, built.example_inputs, built.own)
     analysis = analyze(
-        model, inputs.args, inputs.kwargs, fixed=job.fixed, scaling=job.scaling, sizes=built.sizes, target=job.target
+        target.model,
+        target.args,
+        target.kwargs,
+        fixed=job.fixed,
+        scaling=job.scaling,
+        sizes=target.sizes,
+        target=target.name,
     )
     plan = make_plan(analysis, rulebase=rules, **options)
-    if standing:
-        from mupc.flow.target import stand
+    if not standing:
+        return {"document": plan.to_json(), "how": target.how}
+    from mupc.flow.target import stand
 
-        told, numbers, why = stand(
-            built, analysis, inputs, rules, options.get("optimizer", "adamw"), declared=declared, fixed=job.fixed,
-            scaling=job.scaling,
-        )  # fmt: skip
-        cover = plan.coverage.model_copy(update={"literals": dict(numbers.told)})
-        if told is None:
-            cover = cover.model_copy(update={"assumed_ops": (*cover.assumed_ops, f"not judged as it stands: {why}")})
-            return {"document": plan.model_copy(update={"coverage": cover}).to_json(), "how": inputs.how}
-        found = {"coverage": cover, "activations": told.activations, "findings": told.findings}
-        document = plan.model_copy(update=found).to_json()
-        return {"document": document, "how": inputs.how, "standing": told.standing.model_dump_json()}
-    return {"document": plan.to_json(), "how": inputs.how}
+    told = stand(
+        target, analysis, rules, options.get("optimizer", "adamw"), declared=declared, fixed=job.fixed,
+        scaling=job.scaling,
+    )  # fmt: skip
+    said = told.standing.model_dump_json() if told.standing is not None else None
+    return {"document": told.on(plan).to_json(), "how": target.how, "standing": said}
 
 
 def audit_of(job: Job) -> dict[str, Any]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
-
-from torch import nn
 
 from mupc.analysis import Analysis
 from mupc.audit.dichotomy import implied
@@ -17,22 +14,14 @@ from mupc.audit.multipliers import Multipliers, multipliers
 from mupc.audit.state import Group, Live, optimizers, read
 from mupc.errors import MupcError
 from mupc.exponents import Law, Monomial
+from mupc.instance import Instance
 from mupc.plan import Plan, make_plan
 from mupc.rulebase import RuleBase, load_rules
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """A model with its values, its optimizer or optimizers if there are any, and its analysis."""
-
-    model: nn.Module
-    optimizer: object | None
-    analysis: Analysis
-
-
 def audit(
-    small: Setup,
-    large: Setup,
+    small: Instance,
+    large: Instance,
     *,
     parametrization: str = "mup",
     optimizer: str | None = None,
@@ -136,7 +125,7 @@ def moved_dims(small: Analysis, large: Analysis, pairs: Mapping[str, str]) -> li
     return found
 
 
-def _parts_of(small: Setup, plan: Plan, live: Mapping[str, Live], pairs: Mapping[str, str]) -> dict[str, Live]:
+def _parts_of(small: Instance, plan: Plan, live: Mapping[str, Live], pairs: Mapping[str, str]) -> dict[str, Live]:
     """The smaller model's parts, cut where the larger's are, in proportion."""
     tensors = dict(small.model.named_parameters())
     out = dict(live)
@@ -245,7 +234,7 @@ def _matches(
 
 
 def _notes(
-    dims: Sequence[Moved], large: Setup, small: Setup, rule_of: Mapping[str, str | None], live: Mapping[str, Live]
+    dims: Sequence[Moved], large: Instance, small: Instance, rule_of: Mapping[str, str | None], live: Mapping[str, Live]
 ) -> Iterable[str]:
     for dim in dims:
         if dim.grows is False and dim.base != dim.size:
@@ -262,4 +251,4 @@ def _notes(
         yield f"in no optimizer group: {', '.join(idle[:4])}" + (f" and {len(idle) - 4} more" if len(idle) > 4 else "")
 
 
-__all__ = ["Group", "Setup", "audit", "counterparts", "moved_dims", "rule_named"]
+__all__ = ["Group", "Instance", "audit", "counterparts", "moved_dims", "rule_named"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod, sqrt
 from typing import Any
@@ -39,24 +39,25 @@ class Live:
 
 def read(model: nn.Module, optimizer: object | None, plan: Plan, multipliers: Mapping[str, float]) -> dict[str, Live]:
     """Every parameter's state, by FQN."""
-    groups = dict(_groups(optimizer))
+    settings = groups(optimizer)
     cuts = {p.name: [(q.axis, *q.range) for q in p.parts] for p in plan.parameters}
     found = {}
     for name, tensor in unwrapped(model).named_parameters():
         fits = [cut for cut in cuts.get(name, ()) if cut[0] < tensor.ndim and cut[2] <= tensor.shape[cut[0]]]
-        parts = {cut: _rms(tensor.narrow(cut[0], cut[1], cut[2] - cut[1])) for cut in fits}
+        parts = {cut: rms(tensor.narrow(cut[0], cut[1], cut[2] - cut[1])) for cut in fits}
         found[name] = Live(
             tuple(tensor.shape),
-            _rms(tensor)[0],
+            rms(tensor)[0],
             tensor.numel(),
             {cut: (rms, count) for cut, (rms, count) in parts.items() if rms is not None},
-            groups.get(id(tensor)),
+            settings.get(id(tensor)),
             multipliers.get(name, 1.0),
         )
     return found
 
 
-def _rms(tensor: Tensor) -> tuple[float | None, int]:
+def rms(tensor: Tensor) -> tuple[float | None, int]:
+    """The root mean square of the entries, None on meta, and how many there are."""
     if tensor.is_meta:
         return None, tensor.numel()
     values = tensor.detach().double()
@@ -77,7 +78,9 @@ def optimizers(found: object | None) -> list[Any]:
     return [found]
 
 
-def _groups(optimizer: object | None) -> Iterator[tuple[int, Group]]:
+def groups(optimizer: object | None) -> dict[int, Group]:
+    """What every tensor's group says, by the tensor's id."""
+    found: dict[int, Group] = {}
     for one in optimizers(optimizer):
         for group in one.param_groups:
             said = Group(
@@ -86,8 +89,8 @@ def _groups(optimizer: object | None) -> Iterator[tuple[int, Group]]:
                 None if group.get("eps") is None else _number(group["eps"]),
                 None if group.get("weight_decay") is None else _number(group["weight_decay"]),
             )
-            for tensor in _tensors(group["params"]):
-                yield id(tensor), said
+            found.update((id(tensor), said) for tensor in _tensors(group["params"]))
+    return found
 
 
 def _number(value: Any) -> float:

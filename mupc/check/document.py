@@ -49,7 +49,7 @@ class Tensor(Frozen):
 
 
 class Check(Frozen):
-    """`passed`: measured and predicted verdicts are the same and none grows or vanishes that should not."""
+    """`passed`: measured and predicted agree, nothing grows or vanishes, and few values are unclear."""
 
     schema_version: Literal[1] = 1
     target: str
@@ -63,6 +63,7 @@ class Check(Frozen):
     tensors: tuple[Tensor, ...]
     judged: int
     agreeing: int
+    unclear: int  # values whose seeds differ too much to tell
     healthy: bool
     passed: bool
     notes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ WITHIN = 0.12
 FEW = 0.25  # of outputs with few entries, at init, where chance is large
 NOISE = 1e-6  # relative to a value: a change or part so small is rounding
 VERDICT = 0.25  # a slope beyond it grows or vanishes
-MANY = 128  # entries of an output, from which on an average tells
+UNCLEAR = "unclear: the seeds differ too much"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ def hold(
     found = []
     for name in nodes:
         node, value = values[name]
+        if not value.known:
+            found += [Held(name, quantity, None, None, None, "not known") for quantity in QUANTITIES]
+            continue
         predicted: dict[str, Power] = {
             "init": value.init, "change": value.delta1, "effective": value.effective,
             "propagating": value.propagating, "grad": flow.grads.get(node),
@@ -53,7 +56,7 @@ def hold(
             series = {w: [getattr(m.values[name], quantity) for m in ms if name in m.values] for w, ms in runs.items()}
             sizes = {w: [m.values[name].init for m in ms if name in m.values] for w, ms in runs.items()}
             within = FEW if name in few else WITHIN
-            loose = {"propagating": value.loose, "change": value.spread}.get(quantity, Fraction(0))
+            loose = {"init": value.mixed, "propagating": value.loose, "change": value.spread}.get(quantity, Fraction(0))
             found.append(_one(name, quantity, predicted[quantity], series, sizes, within, chance, loose))
     return found
 
@@ -83,8 +86,10 @@ def _one(
     off = abs(slope.power - float(predicted))
     if chance and slope.power < predicted:
         off = max(0.0, off - float(loose))
-    agrees = off <= allowed + (slope.half or 0.0 if chance else 0.0)
-    return Held(name, quantity, predicted, slope, agrees, loose=loose)
+    half = slope.half or 0.0 if chance else 0.0
+    if half > VERDICT and allowed < off <= allowed + half:  # an interval so wide would hold anything
+        return Held(name, quantity, predicted, slope, None, UNCLEAR, loose)
+    return Held(name, quantity, predicted, slope, off <= allowed + half, loose=loose)
 
 
 def said(power: float | None, half: float | None = None) -> str:

@@ -8,7 +8,7 @@ from torch import fx
 
 from mupc.analysis import Analysis
 from mupc.check.document import Check, Row, Series, Tensor, Verdict
-from mupc.check.hold import WITHIN, Held, hold, said
+from mupc.check.hold import UNCLEAR, WITHIN, Held, hold, said
 from mupc.check.measure import Measured
 from mupc.check.slopes import Slope, fit
 from mupc.flow import Flow
@@ -17,6 +17,8 @@ from mupc.flow.powers import Power
 from mupc.flow.verdicts import Moved, judge, judged_nodes
 
 PARTS = ("effective", "propagating")
+AGREEING = 0.95  # of the judged values, for a check to pass
+UNCLEAR_ROWS = 0.2  # of all values, at most
 
 
 def checked(
@@ -37,11 +39,13 @@ def checked(
     judged = [row for row in rows if row.verdict != "unknown"]
     agreeing = sum(row.verdict == "ok" for row in judged)
     tensors = _tensors(flow, moved, runs)
+    unclear = sum(_unclear(row) for row in rows)
     healthy = not any(_ill(row) for row in rows) and not any(t.verdict in ("explodes", "lazy") for t in tensors)
     return Check(
         target=target, setup=setup, regime="training" if steps else "linear", widths=tuple(sorted(runs)), said=how,
         seeds=min(len(ms) for ms in runs.values()), steps=steps, rows=tuple(rows), tensors=tuple(tensors),
-        judged=len(judged), agreeing=agreeing, healthy=healthy, passed=healthy and agreeing >= 0.95 * len(judged),
+        judged=len(judged), agreeing=agreeing, unclear=unclear, healthy=healthy,
+        passed=healthy and bool(judged) and agreeing >= AGREEING * len(judged) and unclear <= UNCLEAR_ROWS * len(rows),
         notes=tuple(notes),
     )  # fmt: skip
 
@@ -86,7 +90,7 @@ def _verdict(init: Held | None, change: Held | None, parts: Sequence[Held], *, m
     def of(one: Held | None) -> tuple[float, str]:
         if one is None or (one.slope is None if measured else one.predicted is None):
             return float("-inf"), "nothing"
-        if measured and one.slope is not None:
+        if measured and one.slope is not None and not (one.loose and one.within):
             return one.slope.power, said(one.slope.power, one.slope.half)
         return float(one.predicted or 0), said(None if one.predicted is None else float(one.predicted))
 
@@ -98,6 +102,10 @@ def _verdict(init: Held | None, change: Held | None, parts: Sequence[Held], *, m
 
 def _ill(row: Row) -> bool:
     return row.measured in ("grows", "vanishes")
+
+
+def _unclear(row: Row) -> bool:
+    return row.measured == "unclear" or any(s.why == UNCLEAR for s in row.series if s.quantity != "change")
 
 
 def _tensors(flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Measured]]) -> list[Tensor]:

@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Of one tensor: RMS and spectral norm of its entries and of its first update over the rate; its gradient's RMS."""
+    """Of one tensor: RMS of its entries, of its step (over the rate in the linear regime) and of its gradient."""
 
     size: float
     step: float

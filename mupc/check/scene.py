@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mupc.analysis import Analysis
-from mupc.audit.state import optimizers
+from mupc.audit.state import Group
 from mupc.plan import Plan
 from mupc.rulebase import Optimizer, RuleBase
 
@@ -21,12 +21,11 @@ AVERAGED = 3  # an output of at most so many axes holds classes along its last; 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """How one tensor is stepped: by which rule, and by which factor its rate, eps and decay differ from the others'."""
+    """How one tensor is stepped: by which rule, and by which factor its rate and eps differ from the others'."""
 
     rule: Optimizer
     lr: float = 1.0
     eps: float = 1.0
-    decay: float = 1.0
     words: tuple[str, ...] = ()
 
 
@@ -54,7 +53,7 @@ def planned(analysis: Analysis, plan: Plan, rules: RuleBase) -> dict[str, Knobs]
             continue
         found[p.name] = Knobs(
             rules.optimizer(p.optimizer), p.lr.scale, p.eps.scale if p.eps else 1.0,
-            p.weight_decay.scale if p.weight_decay else 1.0, words_of(analysis, p.name),
+            words_of(analysis, p.name),
         )  # fmt: skip
     return found
 
@@ -72,30 +71,25 @@ def multiplied(analysis: Analysis, plan: Plan) -> tuple[dict[str, float], dict[s
     return tensors, uses
 
 
-def shared(analysis: Analysis, rule: Optimizer, rules: RuleBase) -> dict[str, Knobs]:
+def shared(analysis: Analysis, optimizer: str, rules: RuleBase) -> dict[str, Knobs]:
     """One rate for all, as a plain set-up has it; what the rule is not made for is stepped by its fallback."""
-    found = {}
-    for name, p in analysis.roles.parameters.items():
-        if p.role not in ("unused", "unknown"):
-            own = rule.roles is None or p.role in rule.roles
-            chosen = rule if own or rule.fallback is None else rules.optimizer(rule.fallback)
-            found[name] = Knobs(chosen, words=words_of(analysis, name))
-    return found
+    return {
+        name: Knobs(rules.stepping(optimizer, p.role), words=words_of(analysis, name))
+        for name, p in analysis.roles.parameters.items() if p.role not in ("unused", "unknown")
+    }  # fmt: skip
 
 
 def of_optimizer(
-    analysis: Analysis, model: nn.Module, optimizer: object, rule_of: Mapping[str, str | None], rules: RuleBase,
-    unit: float,
+    analysis: Analysis, model: nn.Module, said: Mapping[int, Group], rule_of: Mapping[str, str | None],
+    rules: RuleBase, unit: float,
 ) -> dict[str, Knobs]:  # fmt: skip
     """What the groups of a live optimizer say, over `unit`, a rate that is the same at every width."""
-    groups = [(type(one).__name__, group) for one in optimizers(optimizer) for group in one.param_groups]
-    by_tensor = {id(p): (kind, group) for kind, group in groups for p in group["params"]}
     found = {}
     for name, tensor in model.named_parameters():
-        kind, group = by_tensor.get(id(tensor), ("", {}))
-        rule = rule_of.get(kind)
-        if rule is not None and name in analysis.roles.parameters:
-            found[name] = Knobs(rules.optimizer(rule), float(group["lr"]) / unit, words=words_of(analysis, name))
+        group = said.get(id(tensor))
+        rule = rule_of.get(group.optimizer) if group is not None else None
+        if group is not None and rule is not None and name in analysis.roles.parameters:
+            found[name] = Knobs(rules.optimizer(rule), group.lr / unit, words=words_of(analysis, name))
     return found
 
 

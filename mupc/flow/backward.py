@@ -8,7 +8,8 @@ from fractions import Fraction
 from torch import fx
 
 from mupc.dims.facts import primary
-from mupc.flow.forward import Forward, saturated, settled
+from mupc.flow.forward import Forward
+from mupc.flow.functions import saturated, settled
 from mupc.flow.powers import HALF, Power, most, times
 from mupc.flow.value import Value
 from mupc.ops import signature_of, tensor_nodes

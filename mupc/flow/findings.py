@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -14,12 +14,13 @@ from mupc.dims.facts import primary
 from mupc.exponents import Law, Monomial
 from mupc.flow import Flow, Ray, Setup, flow
 from mupc.flow.depth import Stream
+from mupc.flow.numbers import Numbers
 from mupc.flow.powers import Power, most
 from mupc.flow.standing import Standing
 from mupc.flow.verdicts import Judged, Moved, judge
 from mupc.ops import tensor_nodes
 from mupc.ops.table import printed
-from mupc.plan.document import Activation, Finding, Movement
+from mupc.plan.document import Activation, Finding, Movement, Plan
 from mupc.plan.document import Standing as Document
 
 Regime = str
@@ -27,47 +28,72 @@ Regime = str
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Everything said of one set-up."""
+    """Everything said of one set-up; of one that could not be read (`standing` is None), `why` it could not."""
 
-    standing: Document
-    activations: tuple[Activation, ...]
-    findings: tuple[Finding, ...]
+    standing: Document | None
+    activations: tuple[Activation, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    literals: Mapping[str, int] = field(default_factory=dict)
+    why: str = ""
+
+    def on(self, plan: Plan) -> Plan:
+        """The plan with what was told."""
+        cover = plan.coverage.model_copy(update={"literals": dict(self.literals)})
+        if self.why:
+            said = f"not judged as it stands: {self.why}"
+            cover = cover.model_copy(update={"assumed_ops": (*cover.assumed_ops, said)})
+        found = {"coverage": cover, "activations": self.activations, "findings": self.findings}
+        return plan.model_copy(update=found)
 
 
 def tell(
-    analysis: Analysis, standing: Standing, *, declared: bool, notes: Sequence[str] = (),
+    analysis: Analysis, standing: Standing, numbers: Numbers, *, declared: bool, notes: Sequence[str] = (),
     streams: Sequence[Stream] = (),
 ) -> Told:  # fmt: skip
     """Judge a set-up along the width. Its faults are findings where a parametrization is declared, or shown by rates
     that go with width; in a plain set-up they are what will happen, and no mistake."""
-    ray = Ray()
-    found = flow(analysis, standing.setup, ray)
+    found = flow(analysis, standing.setup, Ray())
     values, moved = judge(analysis, found)
-    top = max([j.value.delta1 for j in values if j.value.delta1 is not None]
-              + [m.power for m in moved if m.verdict != "unknown"], default=Fraction(0))  # fmt: skip
-    slowed = top if top > 0 else Fraction(0)
-    grown = any(j.value.init is not None and j.value.init > 0 for j in values)  # no rate makes it stable
-    frozen: list[Moved] = []
-    if slowed and not grown:
-        slower = {n: replace(w, lr=None if w.lr is None else w.lr - slowed) for n, w in standing.setup.weights.items()}
-        later = flow(analysis, Setup(slower, standing.setup.numbers, standing.setup.uses), ray)
-        frozen = [m for m in judge(analysis, later)[1] if m.verdict == "lazy"]
+    names, causes = names_of(values), _causes(values)
+    rate, frozen = _slowed(analysis, standing.setup, values, moved)
     document = Document(
         init=standing.how, optimizer=standing.optimizer, shown=standing.grouped,
-        regime=regime(analysis, found, values, moved), rate="" if grown else str(-slowed),
+        regime=regime(analysis, found, values, moved), rate=rate, causes=tuple(names[j.node] for j in causes),
         moved=tuple(_movement(m) for m in moved), frozen=tuple(_movement(m) for m in frozen),
-        notes=(*notes, *(f"init not known: {line}" for line in standing.unread)),
+        depth=tuple(_stream(s) for s in streams),
+        notes=(*notes, *_unsure(standing, numbers, values)),
     )  # fmt: skip
-    names = names_of(values)
-    causes = _causes(values)
-    document = document.model_copy(update={"causes": tuple(names[j.node] for j in causes)})
-    document = document.model_copy(update={"depth": tuple(_stream(s) for s in streams)})
     faults = (*_faults(analysis, standing, found, causes, moved), *_deep(streams))
     if not (declared or standing.grouped):
         faults = tuple(f.model_copy(update={"severity": "info", "fix": None}) for f in faults)
     head = f"as it stands (init {document.init}; {document.optimizer}): {document.regime}"
     told = Finding(code="MUP200", severity="info", message=head)
-    return Told(document, tuple(_activation(j, names[j.node]) for j in values), (told, *faults))
+    return Told(document, tuple(_activation(j, names[j.node]) for j in values), (told, *faults), numbers.told)
+
+
+def _slowed(
+    analysis: Analysis, setup: Setup, values: Sequence[Judged], moved: Sequence[Moved]
+) -> tuple[str, list[Moved]]:
+    """The power of the largest rate that keeps all stable, and what stops learning at it; none where the init grows."""
+    known = [j.value for j in values if j.verdict != "unknown"]
+    if any(value.init is not None and value.init > 0 for value in known):
+        return "", []
+    powers = [value.delta1 for value in known if value.delta1 is not None]
+    top = max((*powers, *(m.power for m in moved if m.verdict != "unknown"), Fraction(0)))
+    if not top:
+        return "0", []
+    slower = {n: replace(w, lr=None if w.lr is None else w.lr - top) for n, w in setup.weights.items()}
+    later = flow(analysis, replace(setup, weights=slower), Ray())
+    return str(-top), [m for m in judge(analysis, later)[1] if m.verdict == "lazy"]
+
+
+def _unsure(standing: Standing, numbers: Numbers, values: Sequence[Judged]) -> Iterator[str]:
+    """What is not known, and how much that leaves unjudged."""
+    yield from (f"init not known: {line}" for line in standing.unread)
+    yield from (f"a number that may go with width: {place}" for place in dict.fromkeys(numbers.unknown.values()))
+    left = sum(j.verdict == "unknown" for j in values)
+    if left:
+        yield f"{left} of {len(values)} values are not judged: something before them is not known"
 
 
 def regime(analysis: Analysis, found: Flow, values: Sequence[Judged], moved: Sequence[Moved]) -> Regime:
@@ -78,7 +104,9 @@ def regime(analysis: Analysis, found: Flow, values: Sequence[Judged], moved: Seq
     trace = analysis.dims_stage.facts.trace
     end = primary(trace)
     output = next((j for j in values if end is not None and j.node is trace.outputs[end]), None)
-    if output is None or output.value.delta1 is None or output.value.delta1 < 0:
+    if output is None or not output.value.known:
+        return "unknown"
+    if output.value.delta1 is None or output.value.delta1 < 0:
         return "trivial"
     features = list(_read_out(analysis, found))
     if features and all(power is None or power < 0 for power in features):

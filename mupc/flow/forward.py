@@ -16,9 +16,11 @@ from torch import fx
 
 from mupc.dims import Dims
 from mupc.dims.records import WEIGHT
+from mupc.flow.functions import function, parted, settled
 from mupc.flow.powers import HALF, Power, least, least_of, most, times
 from mupc.flow.setup import Ray, Setup
 from mupc.flow.value import EMPTY, Value
+from mupc.flow.wholes import attention, recurrent
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import printed, shapes
 from mupc.signature import Signature
@@ -55,7 +57,7 @@ class Forward:
         if name is None:
             return Value(init=ZERO)
         if weight is None:
-            return Value()
+            return Value(known=False)
         step = times(self.steps.get(name), weight.multiplier)
         init = times(weight.init, weight.multiplier)
         return Value(init, step, step, step, None, frozenset({name}) if weight.random and init is not None else EMPTY)
@@ -93,19 +95,27 @@ class Forward:
         if not sources or not shapes(node.meta.get("val")):
             return Value(init=ZERO) if not sources else Value()
         signature, given = signature_of(node), [self.values[s] for s in sources]
-        name = printed(node.target)
-        if "scaled_dot_product" in name:
-            return self.attention(node, signature, given)
+        known = signature.kind != "opaque" and node.name not in self.setup.unsure and all(v.known for v in given)
+        value = self.transferred(node, signature, sources, given)
+        return value if known else replace(value, known=False)
+
+    def transferred(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        """By the signature's kind."""
+        if "scaled_dot_product" in printed(node.target):
+            return attention(self, node, given)
+        if signature.kind == "recurrent":
+            return self.scaled(recurrent(self, node, signature, sources, given), self.by(node))
         transfer = {
             "multilinear": self.multilinear, "additive": self.additive, "pointwise": self.pointwise,
-            "normalise": self.normalise, "layout": self.layout, "index": self.index, "recurrent": self.recurrent,
+            "normalise": self.normalise, "layout": self.layout, "index": self.index,
         }.get(signature.kind)  # fmt: skip
         value = transfer(node, signature, sources, given) if transfer else Value(init=ZERO)
         if signature.kind not in ("multilinear", "additive", "layout", "index"):  # these have told their terms apart
-            value = replace(value, spread=max((v.spread for v in given), default=ZERO))
+            value = replace(value, spread=max((v.spread for v in given), default=ZERO) + value.mixed)
         if signature.kind == "layout" and len(sources) == 1:
             value = self.cut(node, value, node)
-        return self.scaled(value, self.by(node))
+        mixed = max((v.mixed for v in given), default=ZERO)
+        return self.scaled(replace(value, mixed=max(value.mixed, mixed)) if mixed else value, self.by(node))
 
     def cut(self, node: fx.Node, value: Value, op: fx.Node) -> Value:
         """One part of what was cut along an axis that a weight made: its random signs are its own (q, k, v of one
@@ -238,7 +248,7 @@ class Forward:
             return Value(init, most(slopes), most((*slopes, *later)), None, most(slopes), x.generators ^ y.generators)
         if signature.over:
             return self.reduced(node, signature, x, name)
-        return self.function(signature, x, name)
+        return function(signature, x, name)
 
     def reduced(self, node: fx.Node, signature: Signature, x: Value, name: str) -> Value:
         """Norms add squares up; maxima and deviations keep the size."""
@@ -249,26 +259,6 @@ class Forward:
         slope = None if x.init is None else (degree - 1) * x.init + gain
         return Value(init, times(x.delta1, slope), times(x.delta, slope), None, times(x.delta1, slope), EMPTY)
 
-    def function(self, signature: Signature, x: Value, name: str) -> Value:
-        """By degree where it is homogeneous; else by its shape at zero and far out."""
-        kept = x.generators if signature.parity == "odd" else EMPTY
-        shifted = signature.parity != "odd" and not _zero_at_zero(name)
-        if signature.degree is not None and not signature.bounded:
-            degree = signature.degree
-            if x.init is None:
-                return Value(None, x.delta1 if degree == 1 else None, _power(x.delta, degree), None, None, kept)
-            slope = (degree - 1) * x.init
-            return Value(
-                degree * x.init, times(x.delta1, slope), most((times(x.delta1, slope), _power(x.delta, degree))),
-                None, times(x.delta1, slope), kept,
-            )  # fmt: skip
-        init = ZERO if shifted else x.init
-        if signature.bounded:
-            init, delta, change = least(init, ZERO), least(x.delta, ZERO), times(x.delta1, saturated(x))
-        else:
-            init, delta, change = most((init, x.init)) if shifted else init, x.delta, x.delta1
-        return Value(init, change, delta, None, change, kept)
-
     def normalise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
         """Size one, whatever came in; softmax shares one out. Then gain and bias."""
         x = given[0]
@@ -276,7 +266,7 @@ class Forward:
         if signature.marks and "softmax" in printed(node.target):
             share = -self.rates(node, signature.over)
             change = None if settled(x) else times(x.delta1, share)
-            return Value(share, change, least(times(x.delta, share), share), None, change)
+            return Value(share, change, least(times(x.delta, share), share), None, change, mixed=parted(x))
         change, all_orders = times(x.delta1, by), least(times(x.delta, by), ZERO)
         normed = Value(None if x.init is None else ZERO, change, all_orders, None, change, x.generators)
         out = []
@@ -301,42 +291,6 @@ class Forward:
             return Value(init=ZERO)
         return self.additive(node, signature, sources, given)
 
-    def attention(self, node: fx.Node, signature: Signature, given: list[Value]) -> Value:
-        """softmax(scale q.k) v: scores as a product of activations, a mean of values weighed by them."""
-        q, k, v = given[:3]
-        over = self.rate(node, "d")
-        scale = self.setup.numbers.get(node.name, -over * HALF)
-        generators = q.generators ^ k.generators
-        init = times(q.init, k.init, (over * HALF if generators else over) + scale)
-        moved = most((times(q.delta1, k.init, over + scale), times(q.init, k.delta1, over + scale)))
-        moved_all = most((moved, times(q.delta, k.init, over + scale), times(q.init, k.delta, over + scale),
-                          times(q.delta, k.delta, over + scale)))  # fmt: skip
-        weights = least(moved_all, ZERO)
-        found = Value(init, moved, moved_all, None, moved, generators)
-        change = most((v.delta1, None if settled(found) else times(v.init, moved)))
-        later = most((v.delta, times(v.init, weights), times(v.delta, weights)))
-        self.scores[node] = found
-        return Value(v.init, change, later, None, change, v.generators)
-
-    def recurrent(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
-        """Gates and states are bounded by their sigmoids and tanh; what comes in is summed as by any matrix."""
-        weights = [i for i in range(len(given)) if i in signature.words]
-        x = given[0]
-        init, effective, coming = [], [], []
-        for i in weights:
-            over = sum(
-                (self.rates(node, frozenset(axis)) for axis, word in
-                 zip(signature.flat[i], signature.words[i], strict=True) if word == "in"), ZERO,
-            )  # fmt: skip
-            vector = "in" not in signature.words[i]
-            inward = ZERO if vector else most((x.init, ZERO)) or ZERO
-            init.append(times(given[i].init, over * HALF, inward))
-            effective.append(self.effect(node, sources[i], times(given[i].delta1, over, inward)))
-            coming.append(None if vector else times(given[i].init, over * HALF, x.delta1))
-        found = most((*effective, *coming))
-        size = least(most(init), ZERO)
-        return Value(size, found, least(found, ZERO), most(effective), most(coming), x.generators and EMPTY)
-
 
 def _dim(node: fx.Node, rank: int) -> int | None:
     """The axis that a cut runs along, by its schema."""
@@ -350,27 +304,6 @@ def _dim(node: fx.Node, rank: int) -> int | None:
     return None
 
 
-def saturated(x: Value) -> Fraction:
-    """The RMS slope of a bounded function whose input grows: a share 1/size of the entries is where it still moves."""
-    return -HALF * x.init if x.init is not None and x.init > 0 else ZERO
-
-
-def settled(x: Value) -> bool:
-    """A softmax over growing logits has chosen: to first order it moves no more."""
-    return x.init is not None and x.init > 0
-
-
-def _power(power: Power, degree: Fraction) -> Power:
-    return None if power is None or degree < 0 else power * degree
-
-
 def _real(node: fx.Node) -> bool:
     dtype = getattr(node.meta.get("val"), "dtype", None)
     return dtype is None or dtype.is_floating_point or dtype.is_complex
-
-
-def _zero_at_zero(name: str) -> bool:
-    """Functions that are neither odd nor even and vanish at zero, where they have a slope."""
-    return name.startswith(("aten.gelu", "aten.silu", "aten.mish", "aten.elu", "aten.selu", "aten.celu",
-                            "aten.hardswish", "aten.expm1", "aten.log1p", "aten.sinh", "aten.asinh",
-                            "aten.hardshrink"))  # fmt: skip

@@ -8,8 +8,8 @@ power (assumed), of a growing and a fixed one it is not known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import isclose, log
 from typing import Any
@@ -28,11 +28,12 @@ SCALING = ("aten.mul", "aten.div")
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Powers by node, those that are none left out; how each number was told, counted; and those that could not be."""
+    """`powers` by node, those that are none left out; `told` counts how each number was told; `unknown` gives the nodes
+    whose number could not be, with the place and why."""
 
-    powers: Mapping[str, Fraction]
-    told: Mapping[str, int]
-    unknown: tuple[str, ...] = ()
+    powers: Mapping[str, Fraction] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def probed(small: Analysis, large: Analysis, ratio: Fraction) -> Numbers:
@@ -43,54 +44,54 @@ def probed(small: Analysis, large: Analysis, ratio: Fraction) -> Numbers:
         lines.setdefault(place, set()).add(value)
     alone = {place: values.pop() for place, values in lines.items() if len(values) == 1}
     powers: dict[str, Fraction] = {}
-    told: Counter[str] = Counter()
-    unknown = []
-    for name, value, place in _found(large):
-        before = then.get((name, place), alone.get(place))
-        if before is None or before == 0 or value / before <= 0:
-            told["unknown"] += 1
-            unknown.append(place)
-            continue
-        power = Fraction(log(value / before) / log(ratio)).limit_denominator(ROUND)
-        if not isclose(float(ratio) ** float(power), value / before, rel_tol=1e-3):
-            told["unknown"] += 1
-            unknown.append(place)
-            continue
-        told["by two widths"] += 1
-        if power:
+    unknown: dict[str, str] = {}
+    now = list(_found(large))
+    for name, value, place in now:
+        power = _power(then.get((name, place), alone.get(place)), value, ratio)
+        if power is None:
+            unknown[name] = place
+        elif power:
             powers[name] = power
-    return Numbers(powers, dict(told), tuple(unknown))
+    known = len(now) - len(unknown)
+    counts = {"by two widths": known, "unknown": len(unknown)}
+    return Numbers(powers, {how: count for how, count in counts.items() if count}, unknown)
+
+
+def _power(before: float | None, now: float, ratio: Fraction) -> Fraction | None:
+    """Of the ratio, that takes one number to the other; None where none does."""
+    if before == now:
+        return Fraction(0)
+    if not before or now / before <= 0:
+        return None
+    power = Fraction(log(now / before) / log(ratio)).limit_denominator(ROUND)
+    return power if isclose(float(ratio) ** float(power), now / before, rel_tol=1e-3) else None
 
 
 def matched(analysis: Analysis) -> Numbers:
     """From one trace: by size."""
     growing = {d.size for d in analysis.roles.dims if d.grows}
-    growing |= {
-        _length(p.shape, at) for p in analysis.roles.parameters.values() for at, g in enumerate(p.infinite) if g
-    }
+    for p in analysis.roles.parameters.values():
+        growing |= {size for size, grows in zip(p.shape, p.infinite, strict=False) if grows}
     fixed = {d.size for d in analysis.roles.dims if d.grows is False}
     powers: dict[str, Fraction] = {}
     told: Counter[str] = Counter()
-    unknown = []
+    unknown: dict[str, str] = {}
     for name, value, place in _found(analysis):
-        if abs(value) in PLAIN:
-            told["plain"] += 1
-            continue
-        wide = {p for size in growing for p in POWERS if size > 2 and isclose(value, size ** float(p), rel_tol=1e-6)}
-        held = any(isclose(value, size ** float(p), rel_tol=1e-6) for size in fixed for p in POWERS if size > 2)
-        if not wide:
+        wide = _as_power(value, growing)
+        if abs(value) in PLAIN or not wide:
             told["constant"] += 1
-        elif held or len(wide) > 1:
+        elif len(wide) > 1 or _as_power(value, fixed):
             told["unknown"] += 1
-            unknown.append(f"{place} ({value:.6g} is a power of a width and of a fixed size)")
+            unknown[name] = f"{place} ({value:.6g} is a power of a width and of another size)"
         else:
             told["assumed"] += 1
             powers[name] = wide.pop()
-    return Numbers(powers, dict(told), tuple(unknown))
+    return Numbers(powers, dict(told), unknown)
 
 
-def _length(shape: tuple[int, ...], at: int) -> int:
-    return shape[at]
+def _as_power(value: float, sizes: Iterable[int]) -> set[Fraction]:
+    """The powers of a size that a number is."""
+    return {p for size in sizes for p in POWERS if size > 2 and isclose(value, size ** float(p), rel_tol=1e-6)}
 
 
 def _found(analysis: Analysis) -> Iterator[tuple[str, float, str]]:

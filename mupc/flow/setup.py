@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from mupc.exponents import Law, Monomial
+from mupc.flow.numbers import Numbers
 from mupc.flow.powers import Power
 from mupc.plan import Plan
 from mupc.roles import Roles
 from mupc.rulebase import Optimizer, RuleBase
 
 RANDOM = ("input", "hidden", "output")
+NONE_FOUND = Numbers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,19 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything that flow needs beside the graph.
+    """Everything that flow needs beside the graph. A parameter without an entry is not known, and all behind it.
 
     `numbers`: exponents of numbers in the code, by node; `uses`: those of multipliers that a plan puts on one use of a
-    tensor, by the node of that use.
+    tensor, by the node of that use; `unsure`: nodes whose number is not known.
     """
 
     weights: Mapping[str, Weight]
     numbers: Mapping[str, Fraction] = field(default_factory=dict)
     uses: Mapping[str, Fraction] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
 
 
-def from_plan(
-    plan: Plan, roles: Roles, rules: RuleBase, ray: Ray, numbers: Mapping[str, Fraction] | None = None
-) -> Setup:
+def from_plan(plan: Plan, roles: Roles, rules: RuleBase, ray: Ray, numbers: Numbers = NONE_FOUND) -> Setup:
     """What the plan says of a model, as exponents along a ray. Gains start at one, biases at zero."""
     weights, uses = {}, {}
     for p in plan.parameters:
@@ -88,4 +89,4 @@ def from_plan(
         for use, planned in zip(roles.parameters[p.name].uses, p.uses, strict=True):
             if planned.multiplier is not None:
                 uses[use.node] = ray.of(planned.multiplier.monomial)
-    return Setup(weights, dict(numbers or {}), uses)
+    return Setup(weights, numbers.powers, uses, frozenset(numbers.unknown))

@@ -11,16 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from mupc.analysis import Analysis
-from mupc.audit.compare import Setup as Live
 from mupc.audit.compare import counterparts, rule_named
-from mupc.audit.state import Group, optimizers
+from mupc.audit.state import groups
+from mupc.flow.numbers import Numbers
 from mupc.flow.powers import Power
 from mupc.flow.setup import Setup, Weight
+from mupc.instance import Draws, Instance
 from mupc.roles import Parameter
-from mupc.rulebase import Optimizer, RuleBase
+from mupc.rulebase import RuleBase
 
 EXACT = 12  # rates are multiples of 1/12: they are computed, not drawn
-SIGMAS = 5.0
+SIGMAS = 4.0
+UNCLEAR = "too few entries to read its init from"
+ENOUGH = 1 << 20  # entries of a tensor that tell its noise
 CENTRED = 0.5  # a mean smaller than so many standard deviations: entries of both signs
 
 
@@ -38,14 +41,12 @@ class Standing:
 
 
 def from_twins(
-    small: Live, large: Live, ratio: Fraction, rules: RuleBase, optimizer: str, numbers: Mapping[str, Fraction],
-    again: Sequence[tuple[nn.Module, nn.Module]] = (),
-) -> Standing:  # fmt: skip
-    """What moved from the small to the large build, as powers of their ratio; `again` are further draws of both."""
+    small: Instance, large: Instance, ratio: Fraction, rules: RuleBase, optimizer: str, numbers: Numbers, draws: Draws
+) -> Standing:
+    """What moved from the small to the large build, as powers of their ratio; `draws` are of both."""
     pairs = counterparts(list(large.analysis.roles.parameters), set(small.analysis.roles.parameters))
     then, now = dict(small.model.named_parameters()), dict(large.model.named_parameters())
-    draws = [(dict(a.named_parameters()), dict(b.named_parameters())) for a, b in again]
-    before, after = _groups(small), _groups(large)
+    before, after = groups(small.optimizer), groups(large.optimizer)
     weights: dict[str, Weight] = {}
     eps: dict[str, Fraction] = {}
     decay: dict[str, Fraction] = {}
@@ -53,13 +54,14 @@ def from_twins(
     for name, p in large.analysis.roles.parameters.items():
         if name not in now or pairs.get(name) not in then or p.role in ("unused", "unknown"):
             continue
-        drawn = [(then[pairs[name]], now[name]), *((a[pairs[name]], b[name]) for a, b in draws)]
-        power = _moved([a for a, _ in drawn], [b for _, b in drawn], ratio)
+        power = _moved(*draws.of_pair(pairs[name], name), ratio)
+        while power is UNCLEAR and draws.more():
+            power = _moved(*draws.of_pair(pairs[name], name), ratio)
         if isinstance(power, str):
             unread.append(f"{name}: {power}")
             continue
         if after:
-            a, b = before.get(pairs[name]), after.get(name)
+            a, b = before.get(id(then[pairs[name]])), after.get(id(now[name]))
             if a is None or b is None:  # frozen: no optimizer steps it
                 weights[name] = Weight(power, None, rules.optimizer(optimizer), _centred(now[name]))
                 continue
@@ -70,23 +72,21 @@ def from_twins(
             if a.decay and b.decay:
                 decay[name] = _power(b.decay / a.decay, ratio)
         else:
-            rule, lr = _rule(p, rules.optimizer(optimizer), rules), Fraction(0)
+            rule, lr = rules.stepping(optimizer, p.role), Fraction(0)
         trained = lr if now[name].requires_grad else None
         weights[name] = Weight(power, trained, rule, _centred(now[name]))
     grouped = any(w.lr for w in weights.values())
     used = sorted({w.rule.name for w in weights.values()}) if after else [optimizer]
-    return Standing(
-        Setup(weights, dict(numbers)), "read from two builds", " and ".join(used), tuple(unread), grouped, eps, decay
-    )
+    setup = Setup(weights, numbers.powers, unsure=frozenset(numbers.unknown))
+    return Standing(setup, "read from two builds", " and ".join(used), tuple(unread), grouped, eps, decay)
 
 
-def from_model(
-    model: nn.Module, analysis: Analysis, rules: RuleBase, optimizer: str, numbers: Mapping[str, Fraction]
-) -> Standing:
+def from_model(model: nn.Module, analysis: Analysis, rules: RuleBase, optimizer: str, numbers: Numbers) -> Standing:
     """From one instance with values: each std held against the formulas that people use."""
     weights, unread = {}, []
+    tensors = dict(model.named_parameters())
     for name, p in analysis.roles.parameters.items():
-        tensor = dict(model.named_parameters()).get(name)
+        tensor = tensors.get(name)
         if tensor is None or p.role in ("unused", "unknown"):
             continue
         power = recognized(tensor, p)
@@ -94,8 +94,9 @@ def from_model(
             unread.append(f"{name}: {power}")
             continue
         lr = Fraction(0) if tensor.requires_grad else None
-        weights[name] = Weight(power, lr, _rule(p, rules.optimizer(optimizer), rules), _centred(tensor))
-    return Standing(Setup(weights, dict(numbers)), "recognized by formula", optimizer, tuple(unread))
+        weights[name] = Weight(power, lr, rules.stepping(optimizer, p.role), _centred(tensor))
+    setup = Setup(weights, numbers.powers, unsure=frozenset(numbers.unknown))
+    return Standing(setup, "recognized by formula", optimizer, tuple(unread))
 
 
 def recognized(tensor: Tensor, p: Parameter) -> Power | str:
@@ -111,7 +112,7 @@ def recognized(tensor: Tensor, p: Parameter) -> Power | str:
         return None
     if not p.fan_in and not p.fan_out:
         return Fraction(0)
-    error = SIGMAS * _noise(tensor) + 1e-3
+    error = SIGMAS * _noise([tensor]) + 1e-3
     fan_in, fan_out = max(1, p.fan_in_size), max(1, p.fan_out_size)
     if float(tensor.detach().double().std()) < 1e-9 * size:
         return Fraction(0)  # all alike: a gain's ones
@@ -132,24 +133,6 @@ def recognized(tensor: Tensor, p: Parameter) -> Power | str:
     return "no formula has its std" if not fits else "several formulas have its std"
 
 
-def _groups(live: Live) -> dict[str, Group]:
-    names = {id(tensor): name for name, tensor in live.model.named_parameters()}
-    found = {}
-    for one in optimizers(live.optimizer):
-        for group in one.param_groups:
-            eps, decay = group.get("eps"), group.get("weight_decay")
-            said = Group(
-                type(one).__name__,
-                float(group["lr"]),
-                float(eps) if isinstance(eps, (int, float)) else None,
-                float(decay) if isinstance(decay, (int, float)) else None,
-            )
-            for tensor in group["params"]:
-                if id(tensor) in names:
-                    found[names[id(tensor)]] = said
-    return found
-
-
 def _moved(then: Sequence[Tensor], now: Sequence[Tensor], ratio: Fraction) -> Power | str:
     """The power of a tensor's RMS over its draws, in halves where it is drawn."""
     a, b = (sqrt(sum(_rms(one) ** 2 for one in draws) / len(draws)) for draws in (then, now))
@@ -158,11 +141,11 @@ def _moved(then: Sequence[Tensor], now: Sequence[Tensor], ratio: Fraction) -> Po
     if a == 0 or b == 0:
         return "zero at one width only"
     slope = log(b / a) / log(ratio)
-    noise = SIGMAS * sqrt((_noise(then[0]) ** 2 + _noise(now[0]) ** 2) / len(then)) / log(float(ratio))
+    noise = SIGMAS * sqrt(_noise(then) ** 2 + _noise(now) ** 2) / log(float(ratio))
     near = Fraction(round(2 * slope), 2)
-    if abs(slope - float(near)) <= max(0.02, min(noise, 0.25)):
-        return near
-    return f"its init moves as n^{slope:.2f}"
+    if abs(slope - float(near)) > max(0.02, noise):
+        return f"its init moves as n^{slope:.2f}"
+    return near if noise < 0.25 else UNCLEAR
 
 
 def _power(factor: float, ratio: Fraction) -> Fraction:
@@ -170,15 +153,25 @@ def _power(factor: float, ratio: Fraction) -> Fraction:
 
 
 def _rms(tensor: Tensor) -> float:
-    return float(tensor.detach().abs().double().pow(2).mean().sqrt()) if tensor.numel() else 0.0
+    size = torch.linalg.vector_norm(tensor.detach().flatten(), dtype=_double(tensor))
+    return float(size) / sqrt(tensor.numel()) if tensor.numel() else 0.0
 
 
-def _noise(tensor: Tensor) -> float:
-    """The relative error of an RMS; none for a tensor whose entries are all alike."""
-    values = tensor.detach().abs().double()
-    if values.numel() < 2 or float(values.std()) < 1e-9 * float(values.max()):
+def _double(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
+
+
+def _noise(draws: Sequence[Tensor]) -> float:
+    """The relative error of the RMS of all draws; none where their entries are all alike.
+
+    Of N entries x it is sqrt((m4 / m2^2 - 1) / 4N), m2 and m4 the means of x^2 and x^4 (the delta method).
+    """
+    squares = torch.cat([one.detach().flatten()[:ENOUGH].abs() for one in draws]).square()
+    if squares.numel() < 2:
         return 0.0
-    return 1 / sqrt(2 * values.numel())
+    var, mean = torch.var_mean(squares, correction=0)
+    spread = float(var) / float(mean) ** 2 if mean else 0.0
+    return sqrt(spread / squares.numel()) / 2 if spread > 1e-6 else 0.0
 
 
 def _centred(tensor: Tensor) -> bool:
@@ -187,11 +180,5 @@ def _centred(tensor: Tensor) -> bool:
     values = torch.view_as_real(values) if values.is_complex() else values
     if values.numel() < 2:
         return False
-    return bool(values.double().mean().abs() < CENTRED * values.double().std())
-
-
-def _rule(p: Parameter, rule: Optimizer, rules: RuleBase) -> Optimizer:
-    """The optimizer's own rule, or its fallback's for what it is not made for."""
-    if rule.roles is not None and p.role not in rule.roles and rule.fallback is not None:
-        return rules.optimizer(rule.fallback)
-    return rule
+    std, mean = torch.std_mean(values if values.is_floating_point() else values.double())
+    return bool(mean.abs() < CENTRED * std)

@@ -18,8 +18,9 @@ class Value:
     of weights right before (dW x), and `propagating`, by changes that come in (W dx), a bound by the weight's operator
     norm. `delta`: the change to all orders. At finite width a sum's slope lies between those of its terms: `spread` is
     how far the smallest term of `delta1` lies below it, `loose` the same for `propagating`, a change that knows nothing
-    of the weight it meets included. `generators`: the random parameters whose flip of a channel's sign flips the
-    value; none: it is coherent.
+    of the weight it meets included; `mixed` the same for `init`, where a function keeps a constant beside what
+    vanishes. `generators`: the random parameters whose flip of a channel's sign flips the value; none: it is coherent.
+    Nothing is said of a value that is not `known`: an init, an op or a number before it is not.
     """
 
     init: Power = None
@@ -30,3 +31,5 @@ class Value:
     generators: frozenset[str] = EMPTY
     loose: Fraction = Fraction(0)
     spread: Fraction = Fraction(0)
+    mixed: Fraction = Fraction(0)
+    known: bool = True

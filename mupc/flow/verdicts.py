@@ -100,40 +100,38 @@ def _word(node: fx.Node) -> str:
 
 def judge(analysis: Analysis, flow: Flow) -> tuple[list[Judged], list[Moved]]:
     """Every judged value and every parameter, under what flow found."""
-    levels = _levels(analysis, flow)
-    where = judged_nodes(analysis)
-    values = [_value(node, word, flow, levels) for node, word in where.items()]
-    values += [_scores(node, value, flow) for node, value in flow.scores.items()]
-    order = {node: at for at, node in enumerate(analysis.dims_stage.facts.trace.graph.nodes)}
+    trace = analysis.dims_stage.facts.trace
+    values = [_value(node, flow.values[node], flow.grads.get(node)) for node in judged_nodes(analysis)]
+    values += [_scores(node, value, flow.grads.get(node)) for node, value in flow.scores.items()]
+    order = {node: at for at, node in enumerate(trace.graph.nodes)}
     values.sort(key=lambda one: order[one.node])
-    moved = [_parameter(name, analysis, flow, levels) for name in analysis.dims_stage.facts.trace.parameters]
+    levels, nodes = _levels(analysis, flow), {node.name: node for node in order}
+    moved = [_parameter(name, analysis, flow, levels, nodes) for name in trace.parameters]
     return values, [one for one in moved if one is not None]
 
 
-def _value(node: fx.Node, word: str, flow: Flow, levels: Mapping[fx.Node, Fraction]) -> Judged:
-    value, grad = flow.values[node], flow.grads.get(node)
-    level = ZERO
-    if value.init is not None and value.init > level:
+def _value(node: fx.Node, value: Value, grad: Power) -> Judged:
+    if not value.known:
+        return Judged(node, value, grad, "unknown", why="an init, an op or a number before it is not known")
+    if value.init is not None and value.init > 0:
         return Judged(node, value, grad, "explodes", value.init, f"starts at n^{value.init}")
-    if value.delta1 is not None and value.delta1 > level:
+    if value.delta1 is not None and value.delta1 > 0:
         part = "its weight's own update" if value.effective == value.delta1 else "updates before it"
         return Judged(node, value, grad, "explodes", value.delta1, f"moves by n^{value.delta1} a step, by {part}")
     size = most((value.init, value.delta1))
     if size is None:
         return Judged(node, value, grad, "ok", ZERO, "stays zero at first")
-    if size < level:
+    if size < 0:
         return Judged(node, value, grad, "vanishes", size, f"starts and moves at n^{size}")
-    if value.delta1 is not None and value.delta1 < level:
+    if value.delta1 is not None and value.delta1 < 0:
         return Judged(node, value, grad, "lazy", value.delta1, f"moves by n^{value.delta1} a step")
     return Judged(node, value, grad, "ok")
 
 
-def _scores(node: fx.Node, value: Value, flow: Flow) -> Judged:
+def _scores(node: fx.Node, value: Value, grad: Power) -> Judged:
     """The logits inside a whole attention op: they may vanish at init, not grow."""
-    return _value_of(node, value, flow.grads.get(node))
-
-
-def _value_of(node: fx.Node, value: Value, grad: Power) -> Judged:
+    if not value.known:
+        return Judged(node, value, grad, "unknown", why="an init, an op or a number before it is not known")
     for power, what in ((value.init, "start"), (value.delta1, "move")):
         if power is not None and power > 0:
             return Judged(node, value, grad, "explodes", power, f"attention logits {what} at n^{power}")
@@ -169,12 +167,13 @@ def _levels(analysis: Analysis, flow: Flow) -> dict[fx.Node, Fraction]:
     return levels
 
 
-def _parameter(name: str, analysis: Analysis, flow: Flow, levels: Mapping[fx.Node, Fraction]) -> Moved | None:
+def _parameter(
+    name: str, analysis: Analysis, flow: Flow, levels: Mapping[fx.Node, Fraction], nodes: Mapping[str, fx.Node]
+) -> Moved | None:
     """Its own update's share of what it makes: the effective part, where no other use of it is larger."""
     p = analysis.roles.parameters.get(name)
     if p is None or p.role in ("unused", "unknown") or name not in flow.steps:
         return None
-    nodes = {node.name: node for node in flow.values}
     first: tuple[Fraction, fx.Node] | None = None
     later: tuple[Fraction, fx.Node] | None = None
     for use in p.uses:
@@ -190,6 +189,8 @@ def _parameter(name: str, analysis: Analysis, flow: Flow, levels: Mapping[fx.Nod
             later = then - level, node
     if later is None:
         return Moved(name, None, "unknown" if flow.steps[name] is None else "ok")
+    if not all(flow.values[node].known for node in (first[1] if first else later[1], later[1])):
+        return Moved(name, later[1], "unknown", why="what it meets is not known")
     if first is not None and first[0] > 0:
         return Moved(name, first[1], "explodes", first[0], f"its update moves what it makes by n^{first[0]} a step")
     if later[0] < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from mupc.check.document import Check, Row, Series
+from mupc.check.judge import AGREEING
 from mupc.report.layout import lines_of, table_of
 from mupc.report.standing import line_of
 from mupc.report.text import ansi
@@ -31,7 +32,10 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
         lines += table_of(["parameter", "its own update moves by", "measured", "verdict", "line"], rows, width)
         lines.append(Text())
     ill = [row for row in check.rows if row.measured in ("grows", "vanishes")]
-    lines += lines_of(f"Agreeing: {check.agreeing} of {check.judged} values", width)
+    agreeing = f"Agreeing: {check.agreeing} of {check.judged} values"
+    if check.unclear:
+        agreeing += f"; {check.unclear} of {len(check.rows)} unclear, their seeds differ too much: more --seeds tell"
+    lines += lines_of(agreeing, width)
     healthy = (
         "nothing grows or vanishes with width"
         if check.healthy
@@ -40,8 +44,18 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
     lines += lines_of(f"Measured: {healthy}", width)
     for note in check.notes:
         lines += lines_of(f"Note: {note}", width, "dim", hang="  ")
-    lines.append(Text("Passed" if check.passed else "Failed", "green" if check.passed else "red"))
+    lines.append(Text("Passed" if check.passed else f"Failed: {_why(check)}", "green" if check.passed else "red"))
     return "".join(ansi(lines) if color else (line.plain + "\n" for line in lines))
+
+
+def _why(check: Check) -> str:
+    if not check.judged:
+        return "nothing could be judged"
+    if not check.healthy:
+        return "something grows or vanishes with width"
+    if check.agreeing < AGREEING * check.judged:
+        return "measured slopes are not what is predicted"
+    return "too many values are unclear"
 
 
 def _cell(row: Row, quantity: str) -> str:

@@ -18,6 +18,7 @@ REGIMES = {
     "kernel": "kernel (lazy): outputs move, features do not",
     "feature learning": "feature learning: stable, and every feature moves",
     "trivial": "trivial: the outputs stop moving",
+    "unknown": "not known: something before the output is not",
 }
 
 

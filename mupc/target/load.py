@@ -53,6 +53,12 @@ class Target:
     optimizer: object | None
     make: Callable[[Mapping[str, Any]], nn.Module]
     sizes: Mapping[str, int]
+    built: Built
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model is called with, and where it came from."""
+        return Inputs(self.args, self.kwargs, self.how)
 
 
 def load_target(name: str, settings: Sequence[str] = (), inputs: Sequence[str] = ()) -> Target:
@@ -63,7 +69,7 @@ def load_target(name: str, settings: Sequence[str] = (), inputs: Sequence[str] =
     built = build_target(name, settings)
     model = unwrapped(built.model)
     found: Inputs = find_inputs(model, inputs, built.example_inputs, built.own)
-    return Target(name, model, found.args, found.kwargs, found.how, built.optimizer, built.make, built.sizes)
+    return Target(name, model, found.args, found.kwargs, found.how, built.optimizer, built.make, built.sizes, built)
 
 
 def build_target(name: str, settings: Sequence[str] = ()) -> Built:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from mupc.blame import blame, shown
-from mupc.errors import TargetError
+from mupc.errors import MupcError, TargetError
 from mupc.target.build import build
 from mupc.target.call import bind, numbers
 from mupc.target.candidates import find_factory
@@ -123,6 +123,19 @@ def _import_name(dotted: str) -> ModuleType:
         if error.name is not None and (dotted == error.name or dotted.startswith(error.name + ".")):
             raise TargetError(f"{dotted}: no module named {error.name!r} in this folder or installed") from error
         raise
+
+
+def function_at(place: str, option: str) -> Callable[..., Any]:
+    """`train.py:configure` as an option names it: a function of the user's. Raises `MupcError` where there is none."""
+    where, colon, name = place.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise MupcError(f"{option} {place!r}: write train.py:function or pkg.mod:function")
+    module = import_place(where, place)
+    found: Any = getattr(module, name, None)
+    if not callable(found):
+        have = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        raise MupcError(f"{where} has no function {name!r}; it has {', '.join(have) or 'none'}")
+    return found  # type: ignore[no-any-return]
 
 
 def _folder_of(place: str) -> str:

@@ -19,9 +19,11 @@ from torch import nn
 from mupc.errors import MupcError, TargetError
 from mupc.roles import Dim, Parameter
 from mupc.target.call import Size
+from mupc.target.load import Built
 
 Make = Callable[[Mapping[str, Any]], nn.Module]
-MOST = 64  # builds on meta before giving up
+MOST = 64  # choices before giving up
+FACTORS = (Fraction(2), Fraction(1, 2), Fraction(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +51,20 @@ def _times(name: str, size: Size, factor: Fraction) -> Any:
     return int(found)
 
 
+def widths_of(built: Built, parameters: Mapping[str, Parameter], dims: tuple[Dim, ...]) -> Widths | None:
+    """The settings of a target that scale its widths, by whichever factor its code takes."""
+    tried = (find_widths(built.make, built.fields, parameters, dims, factor) for factor in FACTORS)
+    return next((widths for widths in tried if widths is not None), None)
+
+
 def find_widths(
     make: Make, sizes: Mapping[str, Size], parameters: Mapping[str, Parameter], dims: tuple[Dim, ...], factor: Fraction
 ) -> Widths | None:
     """The settings to scale; None where no choice of them moves what grows, and only that, by the factor."""
     known = {dim.name: dim for dim in dims}
-    tried = 0
-    for chosen in _choices(_candidates(sizes, parameters, known)):
+    for chosen in itertools.islice(_choices(_candidates(sizes, parameters, known, factor)), MOST):
         widths = Widths({name: sizes[name] for name in chosen})
-        try:
-            changes = widths.at(factor)
-        except MupcError:
-            continue
-        tried += 1
-        if tried > MOST:
-            return None
+        changes = widths.at(factor)
         if fits(_shapes(make, changes), parameters, known, factor):
             return _pruned(widths, make, parameters, known, factor)
     return None
@@ -100,8 +101,13 @@ def fits(
     return True
 
 
-def _candidates(sizes: Mapping[str, Size], parameters: Mapping[str, Parameter], dims: Mapping[str, Dim]) -> list[str]:
-    """Settings whose value is a growing dim's size, or that of growing and fixed factors side by side."""
+def _candidates(
+    sizes: Mapping[str, Size], parameters: Mapping[str, Parameter], dims: Mapping[str, Dim], factor: Fraction
+) -> list[str]:
+    """Settings whose value is a growing dim's size, or that of growing and fixed factors side by side.
+
+    One that the factor makes no whole number is left out: it cannot be scaled with the others.
+    """
     wanted = set()
     for p in parameters.values():
         for axis in p.axes:
@@ -111,7 +117,8 @@ def _candidates(sizes: Mapping[str, Size], parameters: Mapping[str, Parameter], 
                     wanted.add(prod(dim.size for dim in known[start:stop]))
 
     def fits_all(size: Size) -> bool:
-        return all(one in wanted and one > 1 for one in (size if isinstance(size, tuple) else (size,)))
+        each = size if isinstance(size, tuple) else (size,)
+        return all(one in wanted and one > 1 and (one * factor).denominator == 1 for one in each)
 
     return [name for name, size in sizes.items() if fits_all(size)]
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
 from typing import Any
 
-import torch
-from torch import nn
-
-from mupc.analysis import Analysis, analyze
-from mupc.audit.compare import Setup
+from mupc.analysis import Analysis
 from mupc.errors import MupcError
-from mupc.inputs import Inputs
+from mupc.instance import Instance, Maker
 from mupc.roles import Parameter
-from mupc.structure import unwrapped
-from mupc.target.build import real
 from mupc.target.load import Built
-from mupc.target.sizes import Widths, find_widths
+from mupc.target.sizes import widths_of
 
-MOST = 120_000_000  # elements of the larger twin
-CHEAP = 2_000_000  # elements of both, that are drawn again for a better reading of small tensors
-DRAWS = 4
+MOST = 200_000_000  # elements of the larger twin
+MANY = 4096  # entries of an axis that width leaves alone, where the model is too large with more
 LEAST = 16  # of the smaller twin's narrowest growing axis
 RATIOS = (Fraction(4), Fraction(2))
 
@@ -32,107 +26,78 @@ RATIOS = (Fraction(4), Fraction(2))
 class Twins:
     """Two set-ups, the settings they were built with, and how many times wider the larger one is."""
 
-    small: Setup
-    large: Setup
+    small: Instance
+    large: Instance
     settings: tuple[Mapping[str, Any], Mapping[str, Any]]
     ratio: Fraction
-    deep: Setup | None = None  # the smaller one with twice its blocks, where a setting says how many
-    again: tuple[tuple[nn.Module, nn.Module], ...] = ()  # other draws of both
+    deep: Instance | None = None  # the smaller one with twice its blocks, where a setting says how many
+    deeper: Mapping[str, Any] = field(default_factory=dict)  # its settings
 
     @property
     def said(self) -> str:
         """`n_embd=96 and 384`."""
-        pairs = [f"{name}={_said(size)} and {_said(self.settings[1][name])}" for name, size in self.settings[0].items()]
-        return ", ".join(pair for pair, size in zip(pairs, self.settings[0].values(), strict=True)
-                         if size != self.settings[1])  # fmt: skip
+        first, second = self.settings
+        both = {name: [_said(size)] + [_said(second[name])] * (size != second[name]) for name, size in first.items()}
+        return ", ".join(f"{name}={' and '.join(sizes)}" for name, sizes in both.items())
 
 
 def _said(size: Any) -> str:
     return "(" + ",".join(map(str, size)) + ")" if isinstance(size, (list, tuple)) else str(size)
 
 
-def twins(
-    built: Built, analysis: Analysis, inputs: Callable[[nn.Module], Inputs], *, fixed: tuple[str, ...] = (),
-    scaling: tuple[str, ...] = (),
-) -> Twins | str:  # fmt: skip
+def twins(maker: Maker, analysis: Analysis) -> Twins | str:
     """The twins, or why there are none: no setting moves the widths, or any two sizes are too large or too small."""
-    parameters, dims = analysis.roles.parameters, analysis.roles.dims
+    built, parameters, dims = maker.built, analysis.roles.parameters, analysis.roles.dims
     if not built.fields:
         return "the target takes no sizes"
-    found: Widths | None = None
-    for factor in (Fraction(2), Fraction(1, 2), Fraction(4)):
-        found = find_widths(built.make, built.fields, parameters, dims, factor)
-        if found is not None:
-            break
+    found = widths_of(built, parameters, dims)
     if found is None:
         return "no setting of the target scales its widths alone"
-    shorter = _shallow(built, analysis)
     why = "no two sizes of it are small enough to build"
-    for low, high in _pairs(parameters, analysis, bool(shorter)):
-        try:
-            settings = ({**found.at(low), **shorter}, {**found.at(high), **shorter})
-            if not found.keeps(found.at(low)):
+    for fewer in _smaller(built, analysis):
+        for low, high in _pairs(parameters, analysis, fewer.shapes):
+            try:
+                settings = ({**found.at(low), **fewer.changes}, {**found.at(high), **fewer.changes})
+                if not found.keeps(found.at(low)):
+                    continue
+                small, large = (maker.instance(changes) for changes in settings)
+            except MupcError as error:
+                why = str(error)
                 continue
-            small, large = (_setup(built, changes, inputs, analysis.target, fixed, scaling) for changes in settings)
-        except MupcError as error:
-            why = str(error)
-            continue
-        deep = _deeper(built, analysis, settings[0], inputs, fixed, scaling)
-        again = _again(built, settings) if elements(parameters, high) / layers(analysis, shorter) < CHEAP else ()
-        return Twins(small, large, settings, high / low, deep, again)
+            return Twins(small, large, settings, high / low, *_deeper(maker, analysis, settings[0]))
     return why
 
 
 def _pairs(
-    parameters: Mapping[str, Parameter], analysis: Analysis, shallow: bool
+    parameters: Mapping[str, Parameter], analysis: Analysis, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[Fraction, Fraction]]:
     """Factors of the model's own widths, the smaller twin's narrowest axis not below what tells anything."""
     growing = [d.size for d in analysis.roles.dims if d.grows and d.kind != "heads"]
     narrow = min(growing, default=1)
-    count = layers(analysis, shallow)
     for ratio in RATIOS:
         for power in range(-12, 3):
             low = Fraction(2) ** power
             if narrow * low < LEAST and power < 0:
                 continue
-            if elements(parameters, low * ratio) / count <= MOST:
+            if elements(parameters, shapes, low * ratio) <= MOST:
                 yield low, low * ratio
 
 
-def layers(analysis: Analysis, shorter: object) -> int:
-    """By how much fewer blocks make a model smaller."""
-    return (analysis.depth or 1) if shorter else 1
+def elements(
+    parameters: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]], factor: Fraction
+) -> float:  # fmt: skip
+    """About how many tensors of these shapes have, the model's widths that many times larger."""
+    grown = {name: sum(map(bool, p.infinite)) for name, p in parameters.items()}
+    return sum(prod(shape) * float(factor) ** grown.get(name, 0) for name, shape in shapes.items())
 
 
-def _again(
-    built: Built, settings: tuple[Mapping[str, Any], Mapping[str, Any]]
-) -> tuple[tuple[nn.Module, nn.Module], ...]:
-    out = []
-    for seed in range(1, DRAWS):
-        torch.manual_seed(seed)
-        with real():
-            small, large = (unwrapped(built.remake(changes)[0]) for changes in settings)
-        out.append((small, large))
-    return tuple(out)
-
-
-def elements(parameters: Mapping[str, Parameter], factor: Fraction) -> float:
-    """About how many the model has, its widths that many times larger."""
-    return sum(prod(p.shape) * float(factor) ** sum(bool(grows) for grows in p.infinite) for p in parameters.values())
-
-
-def _deeper(
-    built: Built, analysis: Analysis, settings: Mapping[str, Any], inputs: Callable[[nn.Module], Inputs],
-    fixed: tuple[str, ...], scaling: tuple[str, ...],
-) -> Setup | None:  # fmt: skip
+def _deeper(maker: Maker, analysis: Analysis, settings: Mapping[str, Any]) -> tuple[Instance | None, Mapping[str, Any]]:
     """The same with twice as many blocks."""
-    for name in _counts(built, analysis.depth):
-        try:
-            size = settings.get(name, built.fields[name])
-            return _setup(built, {**settings, name: 2 * size}, inputs, analysis.target, fixed, scaling)
-        except MupcError:
-            continue
-    return None
+    for name in _counts(maker.built, analysis.depth):
+        with contextlib.suppress(MupcError):
+            changes = {**settings, name: 2 * settings.get(name, maker.built.fields[name])}
+            return maker.instance(changes), changes
+    return None, {}
 
 
 def _counts(built: Built, depth: int | None) -> list[str]:
@@ -142,33 +107,36 @@ def _counts(built: Built, depth: int | None) -> list[str]:
     return [n for n in named if isinstance(built.fields[n], int) and (depth is None or built.fields[n] == depth)]
 
 
-def _shallow(built: Built, analysis: Analysis) -> dict[str, Any]:
-    """The setting that makes two blocks of many, where there is one."""
-    if (analysis.depth or 0) <= 2:
-        return {}
-    for name in _counts(built, analysis.depth):
-        try:
-            fewer = {n for n, _ in built.make({name: 2}).named_parameters()}
-        except Exception:  # a list of blocks has another length
-            continue
-        if fewer < set(analysis.trace.parameters):
-            return {name: 2}
-    return {}
+@dataclass(frozen=True, slots=True)
+class _Smaller:
+    """Settings that make a model smaller and leave its widths alone, and the shapes that its tensors then have."""
+
+    changes: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
-def _setup(
-    built: Built, changes: Mapping[str, Any], inputs: Callable[[nn.Module], Inputs], name: str,
-    fixed: tuple[str, ...], scaling: tuple[str, ...],
-) -> Setup:  # fmt: skip
-    torch.manual_seed(0)
-    with real():
-        try:
-            model, optimizer = built.remake(changes)
-        except MupcError:
-            raise
-        except Exception as error:
-            raise MupcError(f"{' '.join(f'{k}={v}' for k, v in changes.items())}: {error}") from error
-    model = unwrapped(model)
-    given = inputs(model)
-    analysis = analyze(model, given.args, given.kwargs, fixed=fixed, scaling=scaling, target=name)
-    return Setup(model, optimizer, analysis)
+def _smaller(built: Built, analysis: Analysis) -> Iterator[_Smaller]:
+    """Two blocks of many; then, where that is not enough, a short vocabulary: its size tells nothing of width."""
+    fewer = _shallow(built, analysis)
+    yield fewer
+    sizes = {d.size for d in analysis.roles.dims if not d.grows and d.size > MANY}
+    wide = [name for name, size in built.fields.items() if isinstance(size, int) and size in sizes]
+    if wide:
+        changes = {**fewer.changes, **dict.fromkeys(wide, MANY)}
+        with contextlib.suppress(Exception):  # an index of the vocabulary is beyond it
+            yield _Smaller(changes, _shapes(built, changes))
+
+
+def _shallow(built: Built, analysis: Analysis) -> _Smaller:
+    every = {name: p.shape for name, p in analysis.roles.parameters.items()}
+    if (analysis.depth or 0) > 2:
+        for name in _counts(built, analysis.depth):
+            with contextlib.suppress(Exception):  # a list of blocks has another length
+                fewer = _shapes(built, {name: 2})
+                if set(fewer) < set(every):
+                    return _Smaller({name: 2}, fewer)
+    return _Smaller({}, every)
+
+
+def _shapes(built: Built, changes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in built.make(changes).named_parameters()}

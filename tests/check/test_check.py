@@ -38,7 +38,7 @@ def scene(name: str, width: int) -> tuple[Scene, tuple[torch.Tensor, ...]]:
     analysis = analyze(model, args)
     tensors = tuple(a for a in args if isinstance(a, torch.Tensor))
     inputs = dict(zip(analysis.trace.inputs, tensors, strict=True))
-    return Scene(model, analysis, inputs, shared(analysis, RULES.optimizer("adamw"), RULES)), args
+    return Scene(model, analysis, inputs, shared(analysis, "adamw", RULES)), args
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_effective_and_propagating_parts_are_derivatives() -> None:
     model = nn.Sequential(nn.Linear(5, 7, bias=False), nn.Linear(7, 3, bias=False)).double()
     x = torch.randn(4, 5, dtype=torch.float64)
     analysis = analyze(model, (x,))
-    knobs = shared(analysis, RULES.optimizer("adamw"), RULES)
+    knobs = shared(analysis, "adamw", RULES)
     one = Scene(model, analysis, {next(iter(analysis.trace.inputs)): x}, knobs, loss=lambda y: y.pow(2).mean())
     found = measure(one)
     w1, w2 = (p.detach() for p in model.parameters())

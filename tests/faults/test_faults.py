@@ -13,9 +13,8 @@ from torch import nn
 from mupc.analysis import analyze
 from mupc.flow.findings import Told
 from mupc.flow.target import stand
-from mupc.inputs import Inputs
 from mupc.rulebase import load_rules
-from mupc.target.load import Built
+from mupc.target.load import Built, Target
 from tests.faults.cases import CASES, Case
 from tests.faults.models import INPUTS, Looped, set_up
 
@@ -35,12 +34,11 @@ def built(case: Case, options: dict[str, Any]) -> Built:
 def told(case: Case, options: dict[str, Any]) -> Told:
     torch.manual_seed(0)
     target = built(case, options)
-    given = Inputs((INPUTS[case.kind](),), {}, "given")
-    analysis = analyze(target.model, given.args, fixed=case.fixed, scaling=case.scaling)
-    found, _, why = stand(
-        target, analysis, given, load_rules(), "adamw", declared=True, fixed=case.fixed, scaling=case.scaling
-    )
-    assert found is not None, why
+    args = (INPUTS[case.kind](),)
+    analysis = analyze(target.model, args, fixed=case.fixed, scaling=case.scaling)
+    whole = Target("model", target.model, args, {}, "given", target.optimizer, target.make, {}, target)
+    found = stand(whole, analysis, load_rules(), "adamw", declared=True, fixed=case.fixed, scaling=case.scaling)
+    assert found.standing is not None, found.why
     return found
 
 
