@@ -86,7 +86,11 @@ def gather(trace: Trace, folded: Folded) -> Facts:
     _ends(trace, folded, of, below)
     residual, merged = _adds(trace, folded)
     adds = [r.add for r in residual] + list(merged)
-    streams = frozenset(a for add in adds for tensor in folded.tensors[add] for axis in tensor for a in below(axis))
+    streams = {a for add in adds for tensor in folded.tensors[add] for axis in tensor for a in below(axis)}
+    one = [{*below(whole[0]), *below(other)} for whole, other in folded.atoms.broken if len(whole) == 1]
+    for pair in (*one, *reversed(one)):  # a stream under another size (its frequencies) is one
+        if not streams.isdisjoint(pair):
+            streams |= pair
     spread = _spread(folded)
     mixed = {pair for pair in written if pair[0] in alone and all(of[a].scales for a in pair)}
     return Facts(
@@ -100,7 +104,7 @@ def gather(trace: Trace, folded: Folded) -> Facts:
         frozenset(alone),
         live,
         residual,
-        streams,
+        frozenset(streams),
     )
 
 

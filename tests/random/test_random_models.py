@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from mupc.analysis import analyze
 from mupc.errors import MupcError
-from tests.random.attention import Latents
-from tests.random.channels import Grouped, Unequal
+from tests.random.attention import Latents, SingleHead
+from tests.random.channels import Grouped, Modulate, Unequal
 from tests.random.frames import Branches, Copies, Residual, Skip, Wider
 from tests.random.maps import Conv, Pixels, Shuffle
 from tests.random.models import LEAVES, Recipe, inputs, leaf, recipes
 from tests.random.spec import Block
 from tests.random.truth import built, examined, unknown, wrong
-from tests.random.variants import Generated, Twice
+from tests.random.variants import Biased, Generated, Structured, Twice
 
 ANYTHING = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=False)
 
@@ -173,4 +173,18 @@ def test_a_modulated_weight_contracts_no_two_activations() -> None:
     body = Branches(left=conv, right=Generated(how="style", act="silu"), join="gate")
     units = (Residual(body=Wider(body=body, halves=2), norm="root", style="highway"),)
     recipe = Recipe("columns", units, "value", "root", 2, True, 48, 48, True, True)
+    assert wrong(recipe, examined(recipe)) == []
+
+
+def test_frequencies_of_a_stream_are_no_rank() -> None:
+    """Found among ten thousand: the modes of a stream that a circulant weight scales were taken for a factorization."""
+    body = Branches(left=Biased(bias="sink"), right=Structured(how="circulant"), join="gate")
+    units = (
+        Residual(body=body, norm="plus", style="post"),
+        Residual(
+            body=Wider(body=Wider(body=SingleHead(shared=False), halves=4), halves=4), norm="layer", style="sandwich"
+        ),
+        Residual(body=Modulate(source="memory", count=2, how="chunk"), norm="plus", style="none"),
+    )
+    recipe = Recipe("factorized", units, "image", "batch", 1, True, 32, 48, True, False)
     assert wrong(recipe, examined(recipe)) == []
