@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from mupc.branches import Branches, branches, depth
 from mupc.copies import with_copies
 from mupc.dims import Dims, declare, infer_dims
 from mupc.dims.atoms import Atom
 from mupc.dims.naming import Held, name_for
 from mupc.errors import MupcError
 from mupc.roles import Dim, Parameter, Roles, infer_roles
-from mupc.structure import blocks, depth, unwrapped
+from mupc.structure import blocks, unwrapped
 from mupc.trace import Trace, trace, unhurried
 
 
@@ -36,6 +37,7 @@ class Analysis:
     depth: int | None
     guesses: tuple[str, ...]
     unused: tuple[str, ...]
+    open_branches: tuple[str, ...] = ()  # lines of residual adds that no factor on a tensor reaches
     sizes: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -88,8 +90,9 @@ def infer(
         groups = blocks(model)
         names = name_dims(model, dims, groups, sizes)
         dims = declare(dims, _declared(names, fixed, scaling))
-        found = with_copies(traced, gone, infer_roles(dims, names))
-        return _judge(traced, dims, names, found, groups, target or type(model).__name__)
+        stack = branches(dims, groups)
+        found = with_copies(traced, gone, infer_roles(dims, names, stack))
+        return _judge(traced, dims, names, found, groups, stack, target or type(model).__name__)
 
 
 def _judge(
@@ -98,9 +101,9 @@ def _judge(
     names: Mapping[Atom, str],
     found: dict[str, Parameter],
     groups: tuple[tuple[str, ...], ...],
+    stack: Branches,
     target: str,
 ) -> Analysis:
-    branch_modules = frozenset(str(n.meta.get("module", "")) for r in dims.facts.residuals for n in r.branch)
     roles = Roles(_dims(dims, names, found), found, traced.tied, tuple(sorted(dims.facts.folded.assumed)))
     everyone = dict(found)
     for group in traced.tied:
@@ -120,9 +123,10 @@ def _judge(
         everyone,
         coverage,
         groups,
-        depth(groups, branch_modules),
+        depth(groups, dims.facts.residuals),
         tuple(str(g.what) + (f" ({g.source})" if g.source else "") for g in traced.guesses),
         traced.unused,
+        stack.open,
     )
 
 

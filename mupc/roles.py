@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 
+from mupc.branches import Branches
 from mupc.dims import Dims, Kind
 from mupc.dims.atoms import Atom, Axis
 from mupc.dims.records import RawUse
@@ -73,6 +74,8 @@ class Parameter:
     residual_branch: bool
     why: tuple[str, ...]
     source: str | None  # "file.py:41": the user's line where it is first used
+    stacked: bool = False  # on a residual branch of a block that is one of several
+    ends_branch: bool = False  # such a branch is linear in it, and in what else ends the branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,19 @@ class Roles:
     assumed: tuple[str, ...]  # ops without a signature, guesses by size: what the verdicts rest on
 
 
+NO_BRANCHES = Branches()
 UNKNOWN = Kind("count", False, "an axis of a parameter that no op reads")
 MATRIX = ("in", "kernel", "lookup")
 
 
-def infer_roles(dims: Dims, names: Mapping[Atom, str]) -> dict[str, Parameter]:
-    """Dims -> a role for every parameter, from its uses alone."""
+def infer_roles(dims: Dims, names: Mapping[Atom, str], stack: Branches = NO_BRANCHES) -> dict[str, Parameter]:
+    """Dims -> a role for every parameter, from its uses alone; `stack` are the branches of repeated blocks."""
     uses: dict[str, list[RawUse]] = defaultdict(list)
     for use in dims.facts.folded.uses:
         if use.node in dims.facts.live:
             uses[use.parameter].append(use)
     branches = frozenset(node for residual in dims.facts.residuals for node in residual.branch)
-    judge = _Judge(dims, names)
+    judge = _Judge(dims, names, stack)
     return {
         name: judge.parameter(name, node, uses[name], any(use.node in branches for use in uses[name]))
         for name, node in dims.facts.trace.parameters.items()
@@ -106,8 +110,9 @@ def infer_roles(dims: Dims, names: Mapping[Atom, str]) -> dict[str, Parameter]:
 class _Judge:
     """Holds what every verdict needs: the dims, their names. Axes are expanded to unsplit atoms where they enter."""
 
-    def __init__(self, dims: Dims, names: Mapping[Atom, str]) -> None:
+    def __init__(self, dims: Dims, names: Mapping[Atom, str], stack: Branches) -> None:
         self.dims, self.names = dims, names
+        self.inside, self.ends = stack.inside, stack.names()
         self.finer = SubRoles(dims)
         self.atoms = dims.facts.folded.atoms
         self.grows, self.named, self.kind_of = cache(self._grows), cache(self._named), cache(self._kind_of)
@@ -162,6 +167,8 @@ class _Judge:
             fan_in_size=prod(map(self.size, ins)),
             fan_out_size=prod(map(self.size, outs)),
             residual_branch=branch,
+            stacked=any(use.node in self.inside for use in uses),
+            ends_branch=name in self.ends,
             why=self.why(judged, axes, role, sub),
             source=str(main.node.meta["source"]) if main and main.node.meta.get("source") else None,
         )

@@ -51,9 +51,10 @@ def additions(calls: Mapping[fx.Node, list[fx.Node]], is_data: Callable[[fx.Node
 
 
 def residuals(graph: fx.Graph, adds: Iterable[Add], is_data: Callable[[fx.Node], bool]) -> tuple[Residual, ...]:
-    """Every add of two activations of one shape, one of which is an ancestor of the other."""
+    """Every add of two activations of one shape, one of which is an ancestor of the other, or both are branches of one
+    stream (`x + f(x) + g(x)`)."""
     order = {node: i for i, node in enumerate(graph.nodes)}
-    found = []
+    found: dict[fx.Node, Residual] = {}
     for node, *pair in adds:
         early, late = sorted((_origin(s, is_data) for s in pair), key=order.__getitem__)
         if early is late or shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
@@ -61,9 +62,13 @@ def residuals(graph: fx.Graph, adds: Iterable[Add], is_data: Callable[[fx.Node],
         branch = between(early, late, order)
         if not branch and (gated := _gated(early, is_data)):
             early, branch = gated, between(gated, late, order)
+        for stream, other in ((early, late), (late, early)) if not branch else ():
+            if stream in found and (branch := between(found[stream].stream, other, order)):
+                early = stream
+                break
         if branch:
-            found.append(Residual(node, early, branch))
-    return tuple(found)
+            found[node] = Residual(node, early, branch)
+    return tuple(found.values())
 
 
 def _gated(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node | None:
@@ -189,9 +194,3 @@ def blocks(model: nn.Module) -> tuple[tuple[str, ...], ...]:
 
     layout(model, "")
     return tuple(tuple(names.values()) for alike in siblings for names in alike.values() if len(names) > 1)
-
-
-def depth(groups: tuple[tuple[str, ...], ...], residual_modules: frozenset[str]) -> int | None:
-    """The length of the longest group of blocks that hold residual branches; None where there is none."""
-    above = {".".join(path[:at]) for m in residual_modules for path in [m.split(".")] for at in range(1, len(path) + 1)}
-    return max((len(group) for group in groups if not above.isdisjoint(group)), default=None)

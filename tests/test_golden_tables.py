@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -112,10 +113,8 @@ def test_everett_tables_follow_from_a_b_and_the_alignment(name: str, alignment: 
 # CompleteP (arXiv:2505.01618), u-muP (arXiv:2407.17465), Depth-muP (arXiv:2310.02244).
 
 
-def branch(subject: Subject, sub_role: str | None = None) -> Subject:
-    return Subject(
-        subject.role, subject.fan_in, subject.fan_out, subject.batch, sub_role, residual_branch=True, depth="L"
-    )
+def branch(subject: Subject, *, ends: bool = False) -> Subject:
+    return replace(subject, residual_branch=True, ends_branch=ends, depth="L")
 
 
 def at(parametrization: str, optimizer: str, subject: Subject, what: str) -> str:
@@ -123,10 +122,7 @@ def at(parametrization: str, optimizer: str, subject: Subject, what: str) -> str
 
 
 def test_completep() -> None:
-    end, gain = (
-        branch(HIDDEN, "mlp_out"),
-        Subject("vector", batch=("n",), sub_role="gain", residual_branch=True, depth="L"),
-    )
+    end, gain = branch(HIDDEN, ends=True), branch(Subject("vector", batch=("n",), sub_role="gain"))
     assert at("completep", "adamw", end, "multiplier") == "L^-1"
     assert at("completep", "adamw", end, "std") == "n^-1/2"
     assert at("completep", "adamw", end, "lr") == "n^-1"
@@ -138,7 +134,7 @@ def test_completep() -> None:
 
 
 def test_depth_mup() -> None:
-    assert at("depth_mup", "adam", branch(HIDDEN, "mlp_out"), "multiplier") == "L^-1/2"
+    assert at("depth_mup", "adam", branch(HIDDEN, ends=True), "multiplier") == "L^-1/2"
     assert at("depth_mup", "adam", branch(HIDDEN), "lr") == "L^-1/2 * n^-1"
     assert at("depth_mup", "sgd", branch(HIDDEN), "lr") == "1"
 
@@ -148,6 +144,9 @@ def test_umup() -> None:
     assert powers("umup", "adamw", "multiplier") == ("0", "-1/2", "-1")
     assert powers("umup", "adamw", "lr") == ("-1/2", "-1/2", "0")
     assert at("umup", "adamw", branch(HIDDEN), "lr") == "L^-1/2 * n^-1/2"
+    assert at("umup", "adamw", branch(HIDDEN, ends=True), "multiplier") == "L^-1/2 * n^-1/2"
+    gain = branch(Subject("vector", batch=("n",), sub_role="gain"))
+    assert (at("umup", "adamw", gain, "lr"), at("umup", "adamw", gain, "multiplier")) == ("L^-1/2", "1")
     with pytest.raises(MupcError, match="umup is known for adam, not for sgd"):
         BASE.apply("umup", "sgd", HIDDEN)
 

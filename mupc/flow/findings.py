@@ -42,7 +42,7 @@ class Told:
         if self.why:
             said = f"not judged as it stands: {self.why}"
             cover = cover.model_copy(update={"assumed_ops": (*cover.assumed_ops, said)})
-        found = {"coverage": cover, "activations": self.activations, "findings": self.findings}
+        found = {"coverage": cover, "activations": self.activations, "findings": (*plan.findings, *self.findings)}
         return plan.model_copy(update=found)
 
 

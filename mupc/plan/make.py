@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import exp, fsum, log, prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mupc.errors import MupcError
-from mupc.plan.document import Coverage, Dim, Model, Plan
+from mupc.plan.document import Coverage, Dim, Finding, Model, Plan
 from mupc.plan.settle import Settler
 from mupc.rulebase import RuleBase, load_rules
 from mupc.rulebase.base import GAUGES
+from mupc.rulebase.schema import Parametrization
 
 if TYPE_CHECKING:  # importing roles imports torch, which a plan's reader does not need
     from mupc.roles import Roles
@@ -29,6 +30,8 @@ class Analysed(Protocol):
     def depth(self) -> int | None: ...
     @property
     def guesses(self) -> tuple[str, ...]: ...
+    @property
+    def open_branches(self) -> tuple[str, ...]: ...
 
 
 def make_plan(
@@ -72,7 +75,17 @@ def make_plan(
         hardware=hardware,
         gauge=gauge,
         parameters=tuple(settler.parameter(p) for p in roles.parameters.values()),
+        findings=tuple(_open(analysis, rules.parametrization(parametrization))) if depth else (),
     )
+
+
+def _open(analysis: Analysed, parametrization: Parametrization) -> Iterator[Finding]:
+    """Branches that the parametrization multiplies, where no factor on a tensor does it."""
+    laws = [rule.multiplier for rule in parametrization.rule if rule.ends_branch and rule.multiplier]
+    for place in analysis.open_branches if laws else ():
+        message = f"no factor on a tensor multiplies this residual branch; {parametrization.name} wants {laws[0]}"
+        fix = "multiply the branch in the forward, by (blocks / blocks at the base) to that power"
+        yield Finding(code="MUP208", severity="warning", message=message, source=place, fix=fix)
 
 
 def _model(analysis: Analysed) -> Model:

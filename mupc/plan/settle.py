@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mupc.exponents import Monomial, Setting
@@ -100,25 +99,12 @@ class Settler:
             batch=batch,
             sub_role=p.sub_role,
             ops=frozenset(use.op for use in p.uses),
-            residual_branch=p.residual_branch,
+            residual_branch=p.stacked,
+            ends_branch=p.ends_branch,
             tied=any(p.name in names for names in self.roles.tied),
             dims={dim: kinds[dim] for axis in p.axes for dim in axis if dim in kinds},
             depth=self.depth,
-            beside=self.beside(p) if p.sub_role == "bias" else None,
         )
-
-    def beside(self, p: Found) -> str | None:
-        """The sub-role of the matrix that stands in the same op as a bias."""
-        nodes = {use.node for use in p.uses}
-        return self._matrices.get(min(nodes)) if len(nodes) == 1 else None
-
-    @cached_property
-    def _matrices(self) -> dict[str, str]:
-        """By node, the sub-role of the matrix that is used there."""
-        return {
-            use.node: p.sub_role for p in self.roles.parameters.values()
-            if p.sub_role not in (None, "bias", "gain") for use in p.uses if p.sub_role
-        }  # fmt: skip
 
     def sides(
         self, p: Found, words: Sequence[str]

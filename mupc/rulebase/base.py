@@ -36,7 +36,8 @@ class Subject:
 
     `fan_in` lists the growing dims of each contracted axis, the widest axis first; `fan_out` and `batch` the growing
     dims created and carried. `dims` gives (kind, grows) for every dim on the parameter's axes. `depth` names the
-    model's depth, where it has one; `beside` is, for a bias, the sub-role of the matrix whose result it joins.
+    model's depth, where it has one. `residual_branch`: on one of repeated blocks; `ends_branch`: that branch is linear
+    in it, together with what else ends it.
     """
 
     role: str
@@ -46,10 +47,10 @@ class Subject:
     sub_role: str | None = None
     ops: frozenset[str] = frozenset()
     residual_branch: bool = False
+    ends_branch: bool = False
     tied: bool = False
     dims: Mapping[str, tuple[str, bool | None]] = field(default_factory=dict)
     depth: str | None = None
-    beside: str | None = None
 
     def values(self) -> dict[str, Monomial]:
         """What the symbols of a law stand for here."""
@@ -241,6 +242,7 @@ def _subject(case: Case) -> Subject:
         batch=_dims(case.batch),
         sub_role=case.sub_role,
         residual_branch=case.residual_branch,
+        ends_branch=case.ends_branch,
         tied=case.tied,
         depth=case.depth,
         dims={dim: (kind, True) for dim, kind in case.kinds.items()},
@@ -257,18 +259,14 @@ def matches(rule: Rule, subject: Subject) -> bool:
     growing = {kind for kind, grows in subject.dims.values() if grows}
     return (
         (rule.roles is None or subject.role in rule.roles)
-        and (rule.sub_roles is None or subject.sub_role in rule.sub_roles or _bias_of(rule, subject))
+        and (rule.sub_roles is None or subject.sub_role in rule.sub_roles)
         and (rule.ops is None or not subject.ops.isdisjoint(rule.ops))
         and (rule.kinds is None or not kinds.isdisjoint(rule.kinds))
         and (rule.growing_kinds is None or not growing.isdisjoint(rule.growing_kinds))
         and rule.residual_branch in (None, subject.residual_branch)
+        and rule.ends_branch in (None, subject.ends_branch)
         and rule.tied in (None, subject.tied)
     )
-
-
-def _bias_of(rule: Rule, subject: Subject) -> bool:
-    """The bias of a matrix that the rule is for."""
-    return rule.biases and subject.beside is not None and subject.beside in (rule.sub_roles or ())
 
 
 def _said(rules: tuple[Rule, ...], optim: Optimizer) -> dict[str, str]:

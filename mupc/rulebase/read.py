@@ -179,7 +179,7 @@ def _overrides(later: Rule, earlier: Rule) -> bool:
         wide, narrow = getattr(later, key), getattr(earlier, key)
         if wide is not None and (narrow is None or not set(narrow) <= set(wide)):
             return False
-    for key in ("residual_branch", "tied"):
+    for key in ("residual_branch", "ends_branch", "tied"):
         if getattr(later, key) not in (None, getattr(earlier, key)):
             return False
     said = set(later.laws())

@@ -94,6 +94,7 @@ class Case(Strict):
     outward: MonomialText = Field(default="1", alias="out")
     batch: MonomialText = "1"
     residual_branch: bool = False
+    ends_branch: bool = False
     tied: bool = False
     kinds: dict[str, DimKind] = {}
     depth: str | None = None  # what the model's depth is called, if it has one
@@ -113,7 +114,9 @@ class Rule(Strict):
     """One row of a parametrization: for whom, and what.
 
     It matches where every given condition holds; a list holds where one of its words does (`kinds`: of the dims of the
-    parameter's axes; `growing_kinds`: of those that grow). Later rules override earlier ones, quantity by quantity.
+    parameter's axes; `growing_kinds`: of those that grow). `residual_branch`: on a branch of repeated blocks;
+    `ends_branch`: a factor on it, and on all else that ends the branch, is a factor on the branch. Later rules override
+    earlier ones, quantity by quantity.
 
     The values are laws in `fan_in`, `fan_out`, `batch` (products of the growing dims contracted, created, and carried),
     `fan_in_widest` (of the widest in-axis), `entries` (of all), `depth` and the file's own `symbols`:
@@ -128,8 +131,8 @@ class Rule(Strict):
     kinds: Annotated[tuple[DimKind, ...], Field(min_length=1)] | None = None
     growing_kinds: Annotated[tuple[DimKind, ...], Field(min_length=1)] | None = None
     residual_branch: bool | None = None
+    ends_branch: bool | None = None
     tied: bool | None = None
-    biases: bool = False  # `sub_roles` means the biases of such matrices too
 
     multiplier: LawText | None = None
     std: LawText | None = None

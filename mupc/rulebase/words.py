@@ -56,10 +56,10 @@ def _whom(rule: Rule) -> str:
         "a growing dim of kind": rule.growing_kinds,
     }
     said = [f"{name} {' or '.join(words)}" for name, words in conditions.items() if words]
-    if rule.biases:
-        said.append("and their biases")
     if rule.residual_branch is not None:
         said.append("on a residual branch" if rule.residual_branch else "off the residual branches")
+    if rule.ends_branch is not None:
+        said.append("ending a residual branch" if rule.ends_branch else "not ending a residual branch")
     if rule.tied is not None:
         said.append("tied" if rule.tied else "not tied")
     return ", ".join(said) or "every parameter"
