@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from mupc import analyze
 from mupc.errors import MupcError
 from mupc.exponents import Monomial, Setting
+from mupc.plan import make_plan
 from mupc.regime import ABC, classify, of_parametrization
 from mupc.rulebase import Subject, load_rules
+from mupc.target import load_target
 
 BASE = load_rules()
 N = Monomial.of({"n": 1})
@@ -151,6 +157,52 @@ def test_umup() -> None:
         BASE.apply("umup", "sgd", HIDDEN)
 
 
+# Muon, as torch builds the factor of a matrix's shape into the step.
+
+
+@pytest.mark.parametrize("built_in", ["original", "match_rms_adamw"])
+@pytest.mark.parametrize("shapes", [((32, 16), (128, 32)), ((16, 64), (32, 256)), ((32, 32), (64, 64))])
+def test_muon_steps_by_the_spectral_condition(built_in: str, shapes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """A step's spectral norm over sqrt(fan_out/fan_in) is the same at both sizes, whichever way the matrix grew."""
+    name = {"original": "muon", "match_rms_adamw": "muon_moonshot"}[built_in]
+    rows, columns = shapes[1]
+    subject = Subject("hidden", (("in",),), ("out",), sides=(columns, rows))
+    law = BASE.apply("mup", name, subject).setting.lr
+    norms = []
+    for m, n in shapes:
+        w = nn.Parameter(torch.zeros(m, n))
+        w.grad = torch.randn(m, n, generator=torch.Generator().manual_seed(0))
+        lr = law.evaluate({"in": n / shapes[0][1], "out": m / shapes[0][0]})
+        torch.optim.Muon([w], lr=lr, weight_decay=0.0, ns_steps=12, adjust_lr_fn=built_in).step()
+        norms.append(float(torch.linalg.svdvals(w.detach().double()).max()) / (m / n) ** 0.5)
+    assert norms[1] == pytest.approx(norms[0], rel=0.1)
+
+
+# rsLoRA (arXiv:2312.03732), with the rank let to grow.
+
+
+class Adapted(nn.Module):
+    """Two layers, the first with an adapter of rank 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.hidden, self.last = nn.Linear(3, 32), nn.Linear(32, 32), nn.Linear(32, 2)
+        self.lora_a, self.lora_b = nn.Linear(32, 4, bias=False), nn.Linear(4, 32, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return self.last((self.hidden(x) + self.lora_b(self.lora_a(x))).relu())
+
+
+def test_rslora_of_a_model() -> None:
+    found = analyze(Adapted(), torch.randn(2, 3))
+    rank = next(dim.name for dim in found.dims if dim.kind == "rank")
+    found = analyze(Adapted(), torch.randn(2, 3), scaling=[rank])
+    plan = {p.name: p for p in make_plan(found, parametrization="rslora").parameters}
+    assert [plan[f"lora_{x}.weight"].sub_role for x in "ab"] == ["lora_a", "lora_b"]
+    assert [str(plan[f"lora_{x}.weight"].multiplier.monomial) for x in "ab"] == ["1", f"{rank}^-1/2"]
+
+
 # MSSP (arXiv:2605.14200), as its code has it; N ~ Ne = n, and M.
 
 MSSP = {  # regime -> sub-role -> std, SGD, Adam's rate, Adam's eps
@@ -195,6 +247,28 @@ def test_mssp(regime: str) -> None:
         assert at(f"mssp_{regime}", "adam", subject, "lr") == adam, sub_role
         assert at(f"mssp_{regime}", "adam", subject, "eps") == eps, sub_role
     assert powers(f"mssp_{regime}", "sgd", "lr") == ("1", "0", "-1")  # outside the experts: TP5
+
+
+DIMS = {"d_model": "n", "d_expert": "n", "n_experts": "M"}
+GROWING: dict[str, dict[str, list[str]]] = {
+    "i": {}, "ii": {"scaling": ["n_experts"], "fixed": ["d_expert"]}, "iii": {"scaling": ["n_experts"]}
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("regime", MSSP)
+def test_mssp_of_a_model(regime: str) -> None:
+    """The regimes, by what is let to grow, reach a model's own tensors."""
+    target = load_target(str(Path(__file__).parent.parent / "examples" / "moe.py"), (), ())
+    found = analyze(target.model, target.args, target.kwargs, sizes=target.sizes, **GROWING[regime])
+    for optimizer, column in (("sgd", 1), ("adam", 2)):
+        plan = make_plan(found, parametrization=f"mssp_{regime}", optimizer=optimizer)
+        block = {p.sub_role: p for p in plan.parameters if p.name.startswith("blocks.0.moe.")}
+        for sub_role, laws in MSSP[regime].items():
+            p = block[sub_role]
+            assert p.init_std is not None and p.lr is not None
+            for said, law in ((p.init_std.monomial, laws[0]), (p.lr.monomial, laws[column])):
+                alike = Monomial.of((DIMS[dim], power) for dim, power in said.factors)
+                assert alike == Monomial.parse(law), (sub_role, optimizer)
 
 
 # TP4 (arXiv:2011.14522), Table 1.

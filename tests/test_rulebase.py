@@ -119,8 +119,8 @@ OPTIMIZERS = {  # under mup with fan_in n and fan_out m: powers (n, m) of lr for
     "sophia": ((-1, 0), (0, 0), (-1, 0)),
     "adafactor": (("-1/2", 0), (0, 0), (0, 0)),  # arXiv:2407.05872: A - a - b
     "lamb": (("-1/2", 0), (0, 0), (0, 0)),
-    "muon": (("-1/2", "1/2"), (0, 0), (-1, 0)),  # the others are AdamW's
-    "muon_moonshot": ((-1, "1/2"), (0, 0), (-1, 0)),
+    "muon": ((0, 0), (0, 0), (-1, 0)),  # the others are AdamW's
+    "muon_moonshot": (("-1/2", 0), (0, 0), (-1, 0)),
     "muon_spectral": ((0, 0), (0, 0), (-1, 0)),
     "muonpp": ((0, 0), (0, 0), (-1, 0)),
     "shampoo": (("-1/2", "1/2"), (0, 0), (-1, 0)),  # arXiv:2512.05620: (d_out/d_in)^(1-E), E = 1/2

@@ -12,6 +12,8 @@ from mupc.dims.kinds import Kind, kinds
 from mupc.dims.records import Folded
 from mupc.trace import Trace
 
+GROWING = ("width", "heads", "experts", "rank")  # kinds of dims that may grow
+
 __all__ = ["Dims", "Facts", "Folded", "Kind", "declare", "infer_dims"]
 
 
@@ -31,4 +33,13 @@ def infer_dims(trace: Trace) -> Dims:
 
 def declare(dims: Dims, declared: Mapping[Atom, bool]) -> Dims:
     """The same facts judged again, with what the user says of some dims: grows (True) or is held fixed (False)."""
-    return Dims(dims.facts, kinds(dims.facts, declared)) if declared else dims
+    if not declared:
+        return dims
+    said = {atom: _declared(dims.kinds.get(atom), grows) for atom, grows in declared.items()}
+    return Dims(dims.facts, kinds(dims.facts, said))
+
+
+def _declared(found: Kind | None, grows: bool) -> Kind:
+    """Whether it grows is the user's; what it is stays what it was found to be, where that can grow."""
+    kind = found.kind if found is not None and found.kind in GROWING else "width" if grows else "inner"
+    return Kind(kind, grows, "declared by the user")

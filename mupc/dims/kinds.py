@@ -27,9 +27,9 @@ FINITE = (
 )
 
 
-def kinds(facts: Facts, declared: Mapping[Atom, bool] = MappingProxyType({})) -> dict[Atom, Kind]:
-    """A verdict for every atom that a parameter's axis, or a part of one, is made of; what the user declared stands."""
-    out = {atom: Kind("width" if grows else "inner", grows, "declared by the user") for atom, grows in declared.items()}
+def kinds(facts: Facts, declared: Mapping[Atom, Kind] = MappingProxyType({})) -> dict[Atom, Kind]:
+    """A verdict for every atom that a parameter's axis, or a part of one, is made of; what is declared stands."""
+    out = dict(declared)
     atoms = [atom for atom, fact in facts.of.items() if fact.produced or fact.consumed or fact.carried or fact.marks]
     for atom in atoms:
         if atom in out:

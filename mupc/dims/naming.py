@@ -91,12 +91,14 @@ SUGGEST = {
     "data": re.compile(r"channels|in_chans|classes|labels|vocab|image|mel|bins"),
 }
 AGAINST = {
-    "width": re.compile(r"heads?$|vocab|position|expert|labels|classes|image|patch|block_size|groups?$|mel|bins"),
+    "width": re.compile(
+        r"heads?$|vocab|position|experts|(?:n|num)_expert|labels|classes|image|patch|block_size|groups?$|mel|bins"
+    ),
     "inner": re.compile(r"heads$|n_head$|hidden_size|n_embd|d_model|experts"),
     "heads": re.compile(r"dim|size|embd|hidden|width|channels|experts|positions?"),
     "lookup": re.compile(r"hidden|embd|dim|heads?$"),
     "data": re.compile(r"hidden|embd|heads?$|dim$"),
-    "experts": re.compile(r"hidden|embd|dim|heads?$|kernel"),
+    "experts": re.compile(r"hidden|embd|dim|heads?$|kernel|^d_"),
 }
 
 

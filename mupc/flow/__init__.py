@@ -66,5 +66,6 @@ def _fans(analysis: Analysis, name: str) -> dict[str, Fraction]:
     widest = Fraction(min(1, len(p.fan_in)))
     return {
         "fan_in": fan_in, "fan_in_widest": widest, "fan_out": Fraction(0) if vector else fan_out,
+        "fan_max": fan_in if vector else max(fan_in, fan_out),
         "batch": fan_out if vector else Fraction(0), "entries": fan_in + fan_out, "multiplier": Fraction(0),
     }  # fmt: skip

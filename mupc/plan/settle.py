@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mupc.roles import Roles
     from mupc.roles import Use as FoundUse
 
+EXPERTS = ("expert_in", "expert_out")
 NAMELESS = ("unknown", "unused")  # roles that get no exponents: never guessed
 
 
@@ -85,9 +86,10 @@ class Settler:
         """The parameter as its leading use sees it."""
         main = next((use for use in p.uses if use.role == p.role), None)
         fan_in, fan_out, batch = self.sides(p, main.axes if main else ())
-        if set(_flat(fan_in)) != set(p.fan_in):  # an axis with several words: its dims are known, their axes are not
+        known = p.sub_role not in EXPERTS
+        if known and set(_flat(fan_in)) != set(p.fan_in):  # an axis with several words: which dims, but not which axes
             fan_in = (p.fan_in,) if p.fan_in else ()
-        if p.role not in ("vector", "scalar") and set(fan_out) != set(p.fan_out):
+        if known and p.role not in ("vector", "scalar") and set(fan_out) != set(p.fan_out):
             fan_out = p.fan_out
         if p.role in ("vector", "scalar"):
             fan_out, batch = (), p.fan_out
@@ -104,18 +106,24 @@ class Settler:
             tied=any(p.name in names for names in self.roles.tied),
             dims={dim: kinds[dim] for axis in p.axes for dim in axis if dim in kinds},
             depth=self.depth,
+            sides=(p.fan_in_size, p.fan_out_size),
         )
 
     def sides(
         self, p: Found, words: Sequence[str]
     ) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...], tuple[str, ...]]:
-        """Growing dims by what a use does to them: contracted (one entry an axis, widest first), created, carried."""
+        """Growing dims by what a use does to them: contracted (one entry an axis, widest first), created, carried.
+
+        Which expert it is counts as carried: all read the same, and shares of one add what they make.
+        """
         growing = {dim.name: dim.size for dim in self.roles.dims if dim.grows}
+        apart = {dim.name for dim in self.roles.dims if dim.kind == "experts"} if p.sub_role in EXPERTS else set()
         held: dict[str, list[tuple[str, ...]]] = {"in": [], "out": [], "batch": []}
         for word, axis in zip(words, p.axes, strict=False):
             dims = tuple(dim for dim in axis if dim in growing)
-            if word in held and dims:
-                held[word].append(dims)
+            where = "batch" if dims and apart.issuperset(dims) else word
+            if where in held and dims:
+                held[where].append(dims)
         held["in"].sort(key=lambda dims: [-growing[dim] for dim in dims])
         return tuple(held["in"]), _flat(held["out"]), _flat(held["batch"])
 

@@ -37,7 +37,7 @@ class Subject:
     `fan_in` lists the growing dims of each contracted axis, the widest axis first; `fan_out` and `batch` the growing
     dims created and carried. `dims` gives (kind, grows) for every dim on the parameter's axes. `depth` names the
     model's depth, where it has one. `residual_branch`: on one of repeated blocks; `ends_branch`: that branch is linear
-    in it, together with what else ends it.
+    in it, together with what else ends it. `sides`: the sizes of both fans, in and out, what is fixed in them included.
     """
 
     role: str
@@ -51,6 +51,7 @@ class Subject:
     tied: bool = False
     dims: Mapping[str, tuple[str, bool | None]] = field(default_factory=dict)
     depth: str | None = None
+    sides: tuple[int, int] | None = None
 
     def values(self) -> dict[str, Monomial]:
         """What the symbols of a law stand for here."""
@@ -61,10 +62,17 @@ class Subject:
             "fan_in": fan_in,
             "fan_in_widest": max(axes, key=Monomial.degree, default=Monomial.ONE),
             "fan_out": fan_out,
+            "fan_max": self._larger(fan_in, fan_out),
             "batch": batch,
             "entries": fan_in * fan_out * batch,
             "depth": Monomial.product([self.depth] if self.depth else []),
         }
+
+
+    def _larger(self, fan_in: Monomial, fan_out: Monomial) -> Monomial:
+        """The fan that is larger at this size; where sizes are not given, that grows faster."""
+        inward = self.sides[0] > self.sides[1] if self.sides else fan_in.degree() > fan_out.degree()
+        return fan_in if inward else fan_out
 
 
 @dataclass(frozen=True, slots=True)

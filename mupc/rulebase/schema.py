@@ -42,7 +42,7 @@ ROLES_OF: dict[str, tuple[str, ...]] = {
     "ssm_state": ("vector", "scalar"),
 }
 
-DIM_SYMBOLS = frozenset({"fan_in", "fan_in_widest", "fan_out", "batch", "entries", "depth"})
+DIM_SYMBOLS = frozenset({"fan_in", "fan_in_widest", "fan_out", "fan_max", "batch", "entries", "depth"})
 SIZES = frozenset({"multiplier", "std", "grad", "update"})  # said by parametrizations
 RATES = frozenset({"lr", "eps"})  # derived by optimizers from the sizes
 SYMBOLS: dict[str, frozenset[str]] = {
@@ -119,7 +119,7 @@ class Rule(Strict):
     earlier ones, quantity by quantity.
 
     The values are laws in `fan_in`, `fan_out`, `batch` (products of the growing dims contracted, created, and carried),
-    `fan_in_widest` (of the widest in-axis), `entries` (of all), `depth` and the file's own `symbols`:
+    `fan_in_widest` (of the widest in-axis), `fan_max` (the larger of both fans as they are), `entries` (of all), `depth` and the file's own `symbols`:
     `multiplier` a, `std` b, `grad` the size of a gradient entry, `update` the size of a step's entry, all in the
     tensor's own units. From these each optimizer derives lr, eps and decay by the laws of its file; `lr`, `eps` and
     `decay` here overrule that, keyed by optimizer, family (for decay: form) or `any`.
