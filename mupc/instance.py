@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mupc.analysis import Analysis, analyze
 from mupc.blame import blame, describe
 from mupc.errors import MupcError, TargetError
+from mupc.groups import optimizers
 from mupc.inputs import Inputs
 from mupc.structure import unwrapped
 from mupc.target.build import real
@@ -60,6 +61,10 @@ class Maker:
                 optimizer = self.configure(model)
             except (Exception, SystemExit) as error:
                 raise TargetError(blame(error)) from error
+            if not optimizers(optimizer):
+                name = getattr(self.configure, "__name__", "the configuration")
+                said = f"--optimizer-config: {name} returned a {type(optimizer).__name__}, which steps nothing"
+                raise TargetError(f"{said}: return an optimizer, or several")
         return model, optimizer
 
     def instance(self, changes: Mapping[str, Any], seed: int = 0) -> Instance:

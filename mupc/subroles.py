@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from torch import fx
 
@@ -14,6 +15,17 @@ from mupc.ops import signature_of
 from mupc.ops.table import printed, shapes
 
 REACH = 64  # nodes looked at between attention and the weights around it
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Activations: `scores` are made of the first two, `out` of them and the third; one node in a whole op."""
+
+    query: fx.Node
+    key: fx.Node
+    value: fx.Node
+    scores: fx.Node
+    out: fx.Node
 
 
 class SubRoles:
@@ -28,11 +40,11 @@ class SubRoles:
             if use.contracts and any(word == "in" for entries in use.axes for word, _ in entries):
                 self.makers[use.node].add(use.parameter)
         self.attention: dict[str, set[str]] = defaultdict(set)
-        for query, key, value, out in self._attentions():
-            for word, node in (("query", query), ("key", key), ("value", value)):
+        for found in self.attentions():
+            for word, node in (("query", found.query), ("key", found.key), ("value", found.value)):
                 for parameter in self._before(node):
                     self.attention[parameter].add(word)
-            for parameter in self._after(out):
+            for parameter in self._after(found.out):
                 self.attention[parameter].add("attn_out")
         self.stream = {
             atom
@@ -120,15 +132,15 @@ class SubRoles:
             len(term) > 1 and i in term for i in held for term in signature.terms
         )
 
-    def _attentions(self) -> Iterable[tuple[fx.Node, fx.Node, fx.Node, fx.Node]]:
-        """(query, key, value, result): whole ops, and products on both sides of a softmax."""
+    def attentions(self) -> Iterable[Attention]:
+        """Whole ops, and products on both sides of a softmax."""
         for node in self.dims.facts.trace.graph.nodes:
             if node.op != "call_function":
                 continue
             name = printed(node.target)
             if "scaled_dot_product" in name:
                 query, key, value = self.dims.facts.folded.sources[node][:3]
-                yield query, key, value, node
+                yield Attention(query, key, value, node, node)
             elif name.startswith(("aten.softmax", "aten._softmax", "aten._safe_softmax")):
                 scores = self._back(node, lambda n: self._pair(n) is not None)
                 mixed = self._forward(node, lambda n: self._pair(n) is not None)
@@ -136,7 +148,7 @@ class SubRoles:
                     query, key = self._pair(scores) or (scores, scores)
                     for value in self._pair(mixed[0]) or ():
                         if value is not mixed[1]:
-                            yield query, key, value, mixed[0]
+                            yield Attention(query, key, value, scores, mixed[0])
 
     def _pair(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         """The two activations that a product contracts."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mupc.audit.compare import audit
+from mupc.analysis import Analysis
+from mupc.audit.compare import audit, counterparts, moved_dims
 from mupc.audit.document import Audit
 from mupc.inputs import Inputs, find_inputs
 from mupc.instance import Maker
@@ -38,4 +40,21 @@ def audit_target(job: Job) -> tuple[Audit, str]:
 
     maker = Maker(built, inputs, job.target, job.fixed, job.scaling, configure)
     small, large = (maker.instance(changes) for changes in (dict(base), {}))
-    return audit(small, large, rulebase=load_rules(tuple(extra)), **options), kept[-1].how
+    notes: tuple[str, ...] = ()
+    if moved := instead(small.analysis, large.analysis):
+        grown, held = moved
+        maker = replace(maker, fixed=(*maker.fixed, *held), scaling=(*maker.scaling, *grown))
+        small, large = (maker.instance(changes) for changes in (dict(base), {}))
+        notes = (f"judged with {' and '.join(grown)} growing in place of {' and '.join(held)}, as between the two",)
+    found = audit(small, large, rulebase=load_rules(tuple(extra)), **options)
+    return found.model_copy(update={"notes": (*notes, *found.notes)}), kept[-1].how
+
+
+def instead(small: Analysis, large: Analysis) -> tuple[list[str], list[str]] | None:
+    """Inner dims that grow between the two models while heads do not, and those heads: head_dim in place of n_head."""
+    pairs = counterparts(list(large.roles.parameters), set(small.roles.parameters))
+    dims = {d.name: d for d in moved_dims(small, large, pairs)}
+    kinds = {d.name: d.kind for d in large.roles.dims}
+    grown = [n for n, d in dims.items() if kinds.get(n) == "inner" and not d.grows and d.base != d.size]
+    held = [n for n, d in dims.items() if kinds.get(n) == "heads" and d.grows and d.base == d.size]
+    return (grown, held) if grown and held else None

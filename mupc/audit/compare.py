@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from mupc.analysis import Analysis
@@ -11,9 +12,10 @@ from mupc.audit.dichotomy import implied
 from mupc.audit.document import Audit, Held, Match, Moved, Row
 from mupc.audit.hold import Holder
 from mupc.audit.multipliers import Multipliers, multipliers
-from mupc.audit.state import Group, Live, optimizers, read
+from mupc.audit.state import Live, read
 from mupc.errors import MupcError
 from mupc.exponents import Law, Monomial
+from mupc.groups import Group, groups
 from mupc.instance import Instance
 from mupc.plan import Plan, make_plan
 from mupc.rulebase import RuleBase, load_rules
@@ -56,7 +58,7 @@ def audit(
         return Holder(one, rules, live[0], live[1], pairs, rule_of).rows()
 
     limit = implied(plan, live[0], live[1], pairs) if rules.optimizer(chosen).family == "sgd" and rule_of else None
-    rows = [*held(plan), *_uses(plan, found, pairs), *_attention(plan, rules, found, dims)]
+    rows = [*held(plan), *_uses(plan, found, pairs), *_attention(plan, rules, found)]
     return Audit(
         target=large.analysis.target,
         parametrization=parametrization,
@@ -95,11 +97,12 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 
 def moved_dims(small: Analysis, large: Analysis, pairs: Mapping[str, str]) -> list[Moved]:
-    """Every dim at both sizes, from axes that have it alone, then from axes where it is the only one not known.
+    """Every dim at both sizes: as the smaller model's analysis has it, where both cut their axes alike; else from axes
+    that have it alone, then from axes where it is the only one not known.
 
     Raises `MupcError` where one dim would have two sizes.
     """
-    sizes: dict[str, int] = {}
+    sizes = _alike(small, large, pairs)
     axes = []
     for name, p in large.roles.parameters.items():
         then = small.roles.parameters.get(pairs.get(name, ""))
@@ -125,6 +128,18 @@ def moved_dims(small: Analysis, large: Analysis, pairs: Mapping[str, str]) -> li
     return found
 
 
+def _alike(small: Analysis, large: Analysis, pairs: Mapping[str, str]) -> dict[str, int]:
+    """What dims of the larger model measure in the smaller one, by their place on axes of as many factors."""
+    then = {dim.name: dim.size for dim in small.roles.dims}
+    met: dict[str, set[int]] = {}
+    for name, p in large.roles.parameters.items():
+        other = small.roles.parameters.get(pairs.get(name, ""))
+        for dims, others in zip(p.axes, other.axes, strict=False) if other else ():
+            for dim, its in zip(dims, others, strict=True) if len(dims) == len(others) else ():
+                met.setdefault(dim, set()).add(then[its])
+    return {dim: found.pop() for dim, found in met.items() if len(found) == 1}
+
+
 def _parts_of(small: Instance, plan: Plan, live: Mapping[str, Live], pairs: Mapping[str, str]) -> dict[str, Live]:
     """The smaller model's parts, cut where the larger's are, in proportion."""
     tensors = dict(small.model.named_parameters())
@@ -141,7 +156,7 @@ def _parts_of(small: Instance, plan: Plan, live: Mapping[str, Live], pairs: Mapp
             values = tensors[name].narrow(q.axis, start, stop - start).detach().double()
             if not values.is_meta and values.numel():
                 parts[q.axis, start, stop] = (values.pow(2).mean().sqrt().item(), values.numel())
-        out[name] = Live(one.shape, one.rms, one.count, parts, one.group, one.multiplier)
+        out[name] = replace(one, parts=parts)
     return out
 
 
@@ -159,7 +174,7 @@ def rule_named(name: str, rules: RuleBase) -> str | None:
 
 
 def _classes(optimizer: object | None) -> list[str]:
-    return list(dict.fromkeys(type(one).__name__ for one in optimizers(optimizer)))
+    return list(dict.fromkeys(group.optimizer for group in groups(optimizer).values()))
 
 
 def _main_rule(found: Iterable[str | None], rules: RuleBase) -> str | None:
@@ -195,23 +210,19 @@ def _uses(plan: Plan, found: Sequence[Multipliers], pairs: Mapping[str, str]) ->
             yield Row(name=p.name, role=use.role, source=use.source, held=(held,))
 
 
-def _attention(plan: Plan, rules: RuleBase, found: Sequence[Multipliers], dims: Sequence[Moved]) -> Iterable[Row]:
-    """Attention's scale, where the dim that it sums over grows with width."""
+def _attention(plan: Plan, rules: RuleBase, found: Sequence[Multipliers]) -> Iterable[Row]:
+    """Attention's scale, where what its products sum over is longer in one model."""
     law = rules.parametrization(plan.parametrization).attention
-    heads = [d for d in dims if d.grows and d.name.startswith(("head_dim", "d_head", "d_kv", "head_size"))]
-    if law is None or not heads:
-        return
-    contracted = Monomial.product([heads[0].name])
-    wanted_ratio = (
-        Law.parse(law.scale).at({"contracted": contracted}).evaluate({d.name: d.size / d.base for d in heads})
-    )
-    for module, size in found[1].attention.items():
+    for module, size in found[1].attention.items() if law else ():
         base = found[0].attention.get(module)
-        if base is None:
+        if law is None or base is None or base.contracted == size.contracted:
             continue
-        factor = size / (base * wanted_ratio)
+        wanted = base.factor * Law.parse(law.scale).at({"contracted": Monomial.product(["d"])}).evaluate(
+            {"d": size.contracted / base.contracted}
+        )
+        factor = size.factor / wanted
         held = Held(
-            what="multiplier", base=base, size=size, wanted=base * wanted_ratio, factor=factor, law=law.scale,
+            what="multiplier", base=base.factor, size=size.factor, wanted=wanted, factor=factor, law=law.scale,
             verdict="ok" if abs(factor - 1) < 1e-4 else "off", note="scale of attention's scores",
         )  # fmt: skip
         yield Row(name=module, role="attention", held=(held,))

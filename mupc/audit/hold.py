@@ -105,6 +105,13 @@ class Holder:
                 what="multiplier", base=then.multiplier, size=now.multiplier, law=law, note="counted with init and rate"
             )
         if now.group is None or then.group is None:
+            if self.rule_of and now.trained:
+                never = now.group is None and then.group is None
+                note = "no optimizer steps it" if never else "an optimizer steps it at one size only"
+                yield Held(what="lr", base=None, size=None, verdict="off", note=note)
+            return
+        if not now.group.lr or not then.group.lr:
+            yield Held(what="lr", base=then.group.lr, size=now.group.lr, verdict="unknown", note="a rate of zero")
             return
         rule = self.rule_of.get(now.group.optimizer)
         if rule is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +13,28 @@ from torch import fx, nn
 from mupc.analysis import Analysis
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import printed
+from mupc.roles import Parameter
+from mupc.subroles import SubRoles
 
 PASSING = ("aten.to", "aten._to_copy", "aten.dropout", "aten.clone", "aten.contiguous", "aten.alias", "aten.detach")
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """Attention's: the number they are multiplied by, and over how many places their products sum."""
+
+    factor: float
+    contracted: int
+
+
+@dataclass(frozen=True, slots=True)
 class Multipliers:
-    """`parameters`: of each parameter's leading use; `uses`: of every use, by (parameter, node); `attention`: the
-    factor on each product of two activations over a head's dim, by module."""
+    """`parameters`: of each parameter's leading use; `uses`: of every use, by (parameter, node); `attention`: of the
+    scores, by module."""
 
     parameters: dict[str, float]
     uses: dict[tuple[str, str], float]
-    attention: dict[str, float]
+    attention: dict[str, Scores]
 
 
 def multipliers(analysis: Analysis, model: nn.Module) -> Multipliers:
@@ -33,7 +44,7 @@ def multipliers(analysis: Analysis, model: nn.Module) -> Multipliers:
     """
     reader = _Reader(analysis, model)
     uses = {
-        (name, use.node): reader.around(reader.nodes[use.node])
+        (name, use.node): reader.of(reader.nodes[use.node], p)
         for name, p in analysis.roles.parameters.items()
         for use in p.uses
         if use.node in reader.nodes
@@ -42,7 +53,7 @@ def multipliers(analysis: Analysis, model: nn.Module) -> Multipliers:
     for name, p in analysis.roles.parameters.items():
         use = next((u for u in p.uses if u.role == p.role and (name, u.node) in uses), None)
         main[name] = uses[name, use.node] if use else 1.0
-    return Multipliers(main, uses, reader.attention())
+    return Multipliers(main, uses, reader.attention(analysis))
 
 
 class _Reader:
@@ -55,6 +66,10 @@ class _Reader:
         self.contracting = {
             use.node for p in analysis.roles.parameters.values() for use in p.uses if p.role not in ("vector", "scalar")
         }
+
+    def of(self, node: fx.Node, p: Parameter) -> float:
+        """Around its op; what is added there meets only what stands behind."""
+        return self.after(node) if p.sub_role == "bias" else self.around(node)
 
     def around(self, node: fx.Node) -> float:
         return self.after(node) * math.prod(self.before(source) for source in self._data(node))
@@ -126,17 +141,30 @@ class _Reader:
         return [s for s in dict.fromkeys(tensor_nodes(node)) if s not in self.weights and s.op != "get_attr"
                 and s.meta.get("kind") not in ("parameter", "buffer", "constant")]  # fmt: skip
 
-    def attention(self) -> dict[str, float]:
-        """By the module they run in: whole attention ops by their scale, products by what stands around them."""
-        found: dict[str, float] = {}
-        for node in self.trace.graph.nodes:
-            if node.op != "call_function" or "scaled_dot_product" not in printed(node.target):
+    def attention(self, analysis: Analysis) -> dict[str, Scores]:
+        """By the module they run in and their place in it: whole ops by their scale, products by what stands around."""
+        found: dict[str, Scores] = {}
+        seen: Counter[str] = Counter()
+        for one in {a.scores: a for a in SubRoles(analysis.dims_stage).attentions()}.values():
+            node = self.nodes.get(one.scores.name)
+            if node is None:
                 continue
-            scale = node.kwargs.get("scale")
-            query = node.args[0]
-            assert isinstance(query, fx.Node)
-            default = query.meta["val"].shape[-1] ** -0.5
-            sides = [s for s in node.args[:2] if isinstance(s, fx.Node)]
-            given = float(scale) if isinstance(scale, (int, float)) else default
-            found[str(node.meta.get("module", ""))] = given * math.prod(self.before(s) for s in sides)
+            if one.scores is one.out:
+                scale, query = node.kwargs.get("scale"), self.nodes[one.query.name]
+                contracted = query.meta["val"].shape[-1]
+                given = float(scale) if isinstance(scale, (int, float)) else contracted**-0.5
+                factor = given * math.prod(self.before(s) for s in node.args[:2] if isinstance(s, fx.Node))
+            else:
+                factor, contracted = self.around(node), _contracted(analysis, one.scores)
+            module = str(node.meta.get("module", ""))
+            seen[module] += 1
+            found[module if seen[module] == 1 else f"{module}#{seen[module]}"] = Scores(factor, contracted)
         return found
+
+
+def _contracted(analysis: Analysis, node: fx.Node) -> int:
+    """Over how many places a product sums."""
+    folded, signature = analysis.dims_stage.facts.folded, signature_of(node)
+    summed = frozenset[str]().union(*(signature.held[i] for i in signature.terms[0])) - signature.out
+    labels = folded.labels[node]
+    return math.prod(folded.atoms.length(folded.atoms.expand(labels[x])) for x in summed if x in labels)

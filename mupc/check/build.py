@@ -13,7 +13,6 @@ from torch import nn
 
 from mupc.analysis import Analysis, analyze
 from mupc.audit.compare import counterparts, moved_dims, rule_named
-from mupc.audit.state import groups
 from mupc.blame import blame
 from mupc.check.document import Check
 from mupc.check.judge import checked
@@ -25,6 +24,7 @@ from mupc.errors import MupcError, TargetError
 from mupc.flow import Flow, Ray, flow, from_plan
 from mupc.flow.numbers import probed
 from mupc.flow.standing import from_twins
+from mupc.groups import groups
 from mupc.initializers import reset
 from mupc.inputs import Inputs, find_inputs, from_example
 from mupc.instance import Draws, Instance, Maker

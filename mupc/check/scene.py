@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mupc.analysis import Analysis
-from mupc.audit.state import Group
+from mupc.groups import Group
 from mupc.plan import Plan
 from mupc.rulebase import Optimizer, RuleBase
 

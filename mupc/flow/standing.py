@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from mupc.analysis import Analysis
 from mupc.audit.compare import counterparts, rule_named
-from mupc.audit.state import groups
 from mupc.flow.numbers import Numbers
 from mupc.flow.powers import Power
 from mupc.flow.setup import Setup, Weight
+from mupc.groups import groups
 from mupc.instance import Draws, Instance
 from mupc.roles import Parameter
 from mupc.rulebase import RuleBase

@@ -68,7 +68,6 @@ class Subject:
             "depth": Monomial.product([self.depth] if self.depth else []),
         }
 
-
     def _larger(self, fan_in: Monomial, fan_out: Monomial) -> Monomial:
         """The fan that is larger at this size; where sizes are not given, that grows faster."""
         inward = self.sides[0] > self.sides[1] if self.sides else fan_in.degree() > fan_out.degree()

@@ -119,10 +119,10 @@ class Rule(Strict):
     earlier ones, quantity by quantity.
 
     The values are laws in `fan_in`, `fan_out`, `batch` (products of the growing dims contracted, created, and carried),
-    `fan_in_widest` (of the widest in-axis), `fan_max` (the larger of both fans as they are), `entries` (of all), `depth` and the file's own `symbols`:
-    `multiplier` a, `std` b, `grad` the size of a gradient entry, `update` the size of a step's entry, all in the
-    tensor's own units. From these each optimizer derives lr, eps and decay by the laws of its file; `lr`, `eps` and
-    `decay` here overrule that, keyed by optimizer, family (for decay: form) or `any`.
+    `fan_in_widest` (of the widest in-axis), `fan_max` (the larger of both fans as they are), `entries` (of all),
+    `depth` and the file's own `symbols`: `multiplier` a, `std` b, `grad` the size of a gradient entry, `update` the
+    size of a step's entry, all in the tensor's own units. From these each optimizer derives lr, eps and decay by the
+    laws of its file; `lr`, `eps` and `decay` here overrule that, keyed by optimizer, family (for decay: form) or `any`.
     """
 
     roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] | None = None

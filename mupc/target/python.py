@@ -15,6 +15,7 @@ from torch import nn
 
 from mupc.blame import blame, shown
 from mupc.errors import MupcError, TargetError
+from mupc.groups import optimizers
 from mupc.target.build import build
 from mupc.target.call import bind, numbers
 from mupc.target.candidates import find_factory
@@ -173,11 +174,12 @@ def _attribute(module: ModuleType, dotted: str, where: str) -> Any:
 
 
 def _model_of(made: Any, where: str, factory: Callable[..., Any]) -> tuple[nn.Module, object | None]:
-    """A factory returns a Module, or a Module and its optimizer."""
+    """A factory returns a Module, or a tuple that begins with one; the optimizers in the rest of it are the model's."""
     if isinstance(made, nn.Module):
         return made, None
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
-        return made[0], made[1]
+    if isinstance(made, tuple) and made and isinstance(made[0], nn.Module):
+        found = optimizers(made[1:])
+        return made[0], found[0] if len(found) == 1 else found or None
     line = getattr(getattr(factory, "__code__", None), "co_firstlineno", None)
     place = f"{where}:{line}" if line else where
     name = getattr(factory, "__name__", "the factory")

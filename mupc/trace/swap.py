@@ -35,6 +35,7 @@ class State:
             twin = meta_like(original)
         if isinstance(original, nn.Parameter):
             self.twin = nn.Parameter(twin, requires_grad=original.requires_grad)
+            self.twin.__dict__.update(original.__dict__)  # tags that a forward reads: microsoft/mup's infshape
         else:
             self.twin = twin
 

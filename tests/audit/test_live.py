@@ -1,0 +1,49 @@
+"""What a set-up does is read from its live state, whatever form that has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mupc.errors import MupcError
+from tests.audit.test_audit import audit, off
+
+FILE = str(Path(__file__).parent / "live.py")
+
+
+@pytest.mark.parametrize("name", ["tagged", "tagged_with_bias", "by_hand", "whole", "decoupled_of_model", "like_adamw"])
+def test_right_set_ups(name: str) -> None:
+    found = audit(name, file=FILE)
+    assert off(found) == {}
+    assert any(h.what == "lr" and h.verdict == "ok" for row in found.rows for h in row.held)
+
+
+@pytest.mark.parametrize("name", ["by_hand_over_root", "whole_over_root"])
+def test_scores_over_a_root_of_what_grows(name: str) -> None:
+    """1/sqrt(d) where d is four times as large: twice too much, written out or not; heads did not grow."""
+    found = audit(name, file=FILE)
+    assert list(off(found).values()) == [2.0]
+    assert any("growing in place of" in note for note in found.notes)
+
+
+def test_a_warm_up_from_zero_is_one_rate() -> None:
+    """The schedule may stand beside the optimizer; the rate is that which it warms up to."""
+    assert off(audit("warming", file=FILE))["blocks.0.up.weight", "lr"] == 4.0
+
+
+def test_a_rate_of_zero_says_nothing() -> None:
+    found = audit("zero_rate", file=FILE)
+    rates = [h for row in found.rows for h in row.held if h.what == "lr"]
+    assert rates
+    assert {(h.verdict, h.note) for h in rates} == {("unknown", "a rate of zero")}
+
+
+def test_an_optimizer_of_another_model_steps_nothing() -> None:
+    found = audit("decoupled", file=FILE)
+    assert {h.note for row in found.rows for h in row.off} == {"no optimizer steps it"}
+
+
+def test_a_configuration_that_makes_no_optimizer_is_refused() -> None:
+    with pytest.raises(MupcError, match="--optimizer-config: nothing returned a str, which steps nothing"):
+        audit("tagged", file=FILE, optimizer_config=f"{FILE}:nothing")
