@@ -18,6 +18,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     parametrization: str | None = None
     optimizer: str | None = None
+    weight_decay: str | None = None  # a rule of its own, by name
     base: dict[str, PositiveInt] = {}
     fixed: list[str] = []
     scaling: list[str] = []

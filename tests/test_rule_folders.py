@@ -65,9 +65,8 @@ def test_a_file_is_added(project: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_file_of_a_known_name_replaces_it(project: Path) -> None:
-    text = (rules_dir() / "parametrizations" / "mup.toml").read_text().replace('update = "fan_in^-1"', 'update = "1"')
     folder = project / "my_rules" / "parametrizations"
-    (folder / "mup.toml").write_text(text)
+    (folder / "mup.toml").write_text(MINE.replace('"mine"', '"mup"').replace('update = "fan_in^-1"', 'update = "1"'))
     assert str(load_rules([project / "my_rules"]).apply("mup", "adam", HIDDEN).setting.lr) == "1"
     assert str(load_rules().apply("mup", "adam", HIDDEN).setting.lr) == "n^-1"
 
@@ -80,6 +79,13 @@ def test_a_file_of_a_known_name_replaces_it(project: Path) -> None:
         ('source = "my notebook, page 3"\n', "", r"mine.toml:6: rule\[0\].source: this key is missing"),
         ("[[rule]]\n", '[[rule]]\nroles = ["input"]\nsub_roles = ["gain"]\n', "mine.toml:8: this rule can never match"),
         ("[[rule]]\n", '[[rule]]\nlr = { adma = "1" }\n', "mine.toml:7: 'adma' can never match"),
+        ("[[rule]]\n", '[[rule]]\nops = ["linaer"]\n', "mine.toml:7: .*torch has no op linaer"),
+        ("[[rule]]\n", '[[rule]]\nkinds = ["depth"]\n', "mine.toml:7: .*no axis of a parameter is the depth"),
+        ("[[rule]]\n", '[[rule]]\ngrowing_kinds = ["data"]\n', "mine.toml:7: .*no dim of kind data grows"),
+        ('source = "my notebook, page 3"', 'source = " "', r"mine.toml:10: rule\[0\].source"),
+        ('std = "fan_in^-3/4"', 'std = ""', "mine.toml:7: .*an empty law"),
+        ('expect = { std = "n^-3/4" }', 'expect = { std = "n^-1" }', r"mine.toml:12: this is not so: std: n\^-3/4"),
+        ('expect = { std = "1" }', 'expect = { std = "n^-3/4" }', r"mine.toml:18: this is so, and stands under"),
     ],
 )
 def test_mistakes_have_a_line(project: Path, old: str, new: str, said: str) -> None:
@@ -87,6 +93,36 @@ def test_mistakes_have_a_line(project: Path, old: str, new: str, said: str) -> N
     path.write_text(MINE.replace(old, new, 1))
     with pytest.raises(RuleError, match=said):
         load_rules([project / "my_rules"])
+
+
+def test_rules_in_one_array_have_lines_too(project: Path) -> None:
+    path = project / "my_rules" / "parametrizations" / "mine.toml"
+    rules = """rule = [
+    { std = "fan_in^-3/4", update = "1", grad = "1", source = "my notebook" },
+    # readouts
+    { roles = ["output"], std = "fan_im^-1", source = "my notebook" },
+]
+"""
+    head, _, rest = MINE.partition("[[rule]]")
+    path.write_text(head + rules + rest[rest.index("[[valid]]") :])
+    with pytest.raises(RuleError, match=r"mine.toml:9: unknown dim or symbol 'fan_im'"):
+        load_rules([project / "my_rules"])
+
+
+@pytest.mark.parametrize("place", ["mine.toml", "parametrizations/more/mine.toml"])
+def test_a_file_where_none_is_read(project: Path, place: str) -> None:
+    (project / "my_rules" / place).parent.mkdir(exist_ok=True)
+    (project / "my_rules" / place).write_text(MINE)
+    with pytest.raises(RuleError, match=r"mine.toml: rules lie in"):
+        load_rules([project / "my_rules"])
+
+
+def test_a_symbol_of_a_dim_that_the_model_lacks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "my_rules" / "parametrizations" / "mine.toml"
+    symbol = '[symbols]\nM = { name = "n_worlds" }\n\n[[rule]]'
+    path.write_text(MINE.replace("[[rule]]", symbol, 1).replace('update = "fan_in^-1"', 'update = "fan_in^-1 * M"'))
+    assert cli(["analyze", "model.py:make", "--parametrization", "mine"]) == 2
+    assert "mine: M stands for the dim n_worlds, which this model lacks; it has width" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

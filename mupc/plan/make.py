@@ -14,6 +14,7 @@ from mupc.rulebase.base import GAUGES
 from mupc.rulebase.schema import Parametrization
 
 if TYPE_CHECKING:  # importing roles imports torch, which a plan's reader does not need
+    from mupc.roles import Dim as FoundDim
     from mupc.roles import Roles
 
 
@@ -55,6 +56,7 @@ def make_plan(
     """
     rules = rulebase or load_rules()
     rules.parametrization(parametrization), rules.optimizer(optimizer)
+    _named(rules.parametrization(parametrization), analysis.roles.dims)
     if gauge not in GAUGES:
         raise MupcError(f"no gauge is called {gauge!r}; there are {', '.join(GAUGES)}")
     roles = analysis.roles
@@ -77,6 +79,15 @@ def make_plan(
         parameters=tuple(settler.parameter(p) for p in roles.parameters.values()),
         findings=tuple(_open(analysis, rules.parametrization(parametrization))) if depth else (),
     )
+
+
+def _named(parametrization: Parametrization, dims: Sequence[FoundDim]) -> None:
+    """A symbol by a dim's name needs that dim."""
+    known = [dim.name for dim in dims]
+    for symbol, means in parametrization.symbols.items():
+        if means.name is not None and not means.optional and means.name not in known:
+            said = f"{parametrization.name}: {symbol} stands for the dim {means.name}, which this model lacks"
+            raise MupcError(f"{said}; it has {', '.join(known[:8])}")
 
 
 def _open(analysis: Analysed, parametrization: Parametrization) -> Iterator[Finding]:

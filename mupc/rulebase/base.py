@@ -295,8 +295,9 @@ def _said(rules: tuple[Rule, ...], optim: Optimizer) -> dict[str, str]:
 def _own_symbols(chosen: Parametrization, subject: Subject) -> dict[str, Monomial]:
     out = {}
     for symbol, means in chosen.symbols.items():
-        named = [dim for dim, (kind, _) in subject.dims.items() if means.kind == kind or means.name == dim]
-        out[symbol] = Monomial.product(named)
+        of_kind = [dim for dim, (kind, _) in subject.dims.items() if means.kind == kind]
+        named = [means.name] if means.name and (not means.optional or means.name in subject.dims) else []
+        out[symbol] = Monomial.product(named or of_kind)
     return out
 
 

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
 from mupc._paths import rules_dir
 from mupc.errors import RuleError
 from mupc.exponents import Law
-from mupc.rulebase.base import RuleBase
+from mupc.rulebase.base import RuleBase, failure
 from mupc.rulebase.schema import (
+    GROWING_KINDS,
     ROLES_OF,
     SYMBOLS,
     Case,
@@ -64,6 +65,10 @@ def _load(extra: tuple[Path, ...]) -> RuleBase:
         _check_optimizer(optimizer, base)
     for decay in decays.values():
         _check_decay(decay, base)
+    files: list[File[Any]] = [*parametrizations.values(), *optimizers.values(), *decays.values()]
+    for file in files:
+        if not file.path.is_relative_to(rules_dir()):  # the tests hold the built-in files' cases
+            _check_cases(file, base)
     return base
 
 
@@ -83,8 +88,12 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise RuleError(f"{folder}: there is no such folder of rules")
     for inside in sorted(folder.iterdir()):
-        if inside.is_dir() and inside.name not in FOLDERS and not inside.name.startswith((".", "_")):
+        stray = inside.name not in FOLDERS if inside.is_dir() else inside.suffix == ".toml"
+        if stray and not inside.name.startswith((".", "_")):
             raise RuleError(f"{inside}: rules lie in folders named {', '.join(FOLDERS)}")
+        nested = sorted(path for path in inside.glob("*/**/*.toml")) if inside.is_dir() else []
+        if nested:
+            raise RuleError(f"{nested[0]}: rules lie in {inside} itself, not in folders below it")
 
 
 def _files(folders: Sequence[Path], kind: str, model: type[E]) -> dict[str, File[E]]:
@@ -167,10 +176,46 @@ def _check_effect(file: File[Parametrization], at: int) -> None:
     if rule.sub_roles and not possible:
         subs = " or ".join(rule.sub_roles)
         file.wrong(("rule", at, "sub_roles"), f"this rule can never match: no {subs} has role {rule.roles}")
+    for key, growable in (("kinds", None), ("growing_kinds", GROWING_KINDS)):
+        words = getattr(rule, key) or ()
+        possible_kinds = [w for w in words if w != "depth" and (growable is None or w in growable)]
+        if words and not possible_kinds:
+            why = "no axis of a parameter is the depth" if growable is None else f"those are {', '.join(GROWING_KINDS)}"
+            file.wrong(("rule", at, key), f"this rule can never match: no dim of kind {' or '.join(words)} grows; {why}"
+                       if growable else f"this rule can never match: {why}")  # fmt: skip
+    strange = [op for op in rule.ops or () if not _is_op(op)]
+    if strange and len(strange) == len(rule.ops or ()):
+        file.wrong(("rule", at, "ops"), f"this rule can never match: torch has no op {' or '.join(strange)}")
     for later in range(at + 1, len(file.entry.rule)):
         if _overrides(file.entry.rule[later], rule):
             line = line_of(file.text, ("rule", later))
             file.wrong(("rule", at), f"this rule has no effect: the one at line {line} overrides all of it")
+
+
+def _is_op(name: str) -> bool:
+    """An op that a trace may hold: one of torch's, or one that a signature is given for."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:  # the linter alone: nothing is traced
+        return True
+    import torch
+
+    return hasattr(torch.ops.aten, name) or name in _own_ops()
+
+
+@cache
+def _own_ops() -> frozenset[str]:
+    tables = tomllib.loads((rules_dir() / "ops.toml").read_text(encoding="utf-8")).values()
+    return frozenset(key.rpartition("::")[2] for table in tables if isinstance(table, dict) for key in table)
+
+
+def _check_cases(file: File[Any], base: RuleBase) -> None:
+    """What a user's own file claims of itself must hold."""
+    for place, case in _cases(file.entry):
+        wrong = failure(base, file.entry, case)
+        if (place[0] == "valid") == bool(wrong):
+            said = f"this is not so: {wrong}" if wrong else "this is so, and stands under [[invalid]]"
+            file.wrong(place, said)
 
 
 def _overrides(later: Rule, earlier: Rule) -> bool:
@@ -245,7 +290,12 @@ def _keys(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
     table: tuple[str | int, ...] = ()
     counts: dict[tuple[str | int, ...], int] = {}
     quote = ""
+    array: _Array | None = None
     for at, line in enumerate(text.splitlines(), 1):
+        if array is not None:
+            yield from ((at, path) for path in array.read(line))
+            array = array if array.depth > 0 else None
+            continue
         if quote:
             quote = "" if line.count(quote) % 2 else quote
             continue
@@ -257,7 +307,36 @@ def _keys(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
             yield at, table
         elif key := _KEY.match(line):
             yield at, (*table, *_names(key[1]))
+            if line[key.end() :].lstrip().startswith("["):
+                array = _Array((*table, *_names(key[1])))
+                yield from ((at, path) for path in array.read(line[key.end() :]))
+                array = array if array.depth > 0 else None
+                continue
             quote = next((q for q in ('"""', "'''") if line.count(q) % 2), "")
+
+
+@dataclass
+class _Array:
+    """An array of inline tables, `rule = [{...}, ...]`, read a line at a time."""
+
+    path: tuple[str | int, ...]
+    depth: int = 0
+    count: int = -1
+
+    def read(self, line: str) -> list[tuple[str | int, ...]]:
+        """The places that begin on the line: elements, and the keys in them."""
+        found: list[tuple[str | int, ...]] = []
+        plain = re.sub(r"\"[^\"]*\"|'[^']*'", lambda m: "_" * len(m[0]), line)
+        for token in re.finditer(r"[\[\]{}]|([\w.-]+)\s*=", plain):
+            if token[1]:
+                found += [(*self.path, self.count, *_names(token[1]))] if self.depth == 2 else []
+                continue
+            opens = token[0] in "[{"
+            if opens and self.depth == 1:
+                self.count += 1
+                found.append((*self.path, self.count))
+            self.depth += 1 if opens else -1
+        return found
 
 
 def _names(dotted: str) -> tuple[str, ...]:

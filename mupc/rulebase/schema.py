@@ -33,6 +33,8 @@ SubRole = Literal[
 DimKind = Literal["data", "lookup", "kernel", "width", "inner", "count", "rank", "experts", "heads", "depth"]
 Quantity = Literal["multiplier", "std", "lr", "eps", "decay", "clip"]
 
+GROWING_KINDS = ("width", "heads", "experts", "rank")  # the only kinds of dims that may grow
+
 # Where a sub-role can only be met under some roles: a rule that asks for another pair can never match.
 ROLES_OF: dict[str, tuple[str, ...]] = {
     "embedding": ("input",),
@@ -54,6 +56,8 @@ SYMBOLS: dict[str, frozenset[str]] = {
 
 
 def _law(text: str) -> str:
+    if not text.strip():
+        raise ValueError("an empty law; 1 is what does not scale")
     try:
         Law.parse(text)
     except MupcError as error:
@@ -69,7 +73,7 @@ def _monomial(text: str) -> str:
     return text
 
 
-Words = Annotated[str, Field(min_length=1)]
+Words = Annotated[str, Field(pattern=r"\S")]
 LawText = Annotated[str, AfterValidator(_law)]
 MonomialText = Annotated[str, AfterValidator(_monomial)]
 PowerText = Annotated[str, Field(pattern=r"^-?\d+(/[1-9]\d*)?$")]
@@ -157,10 +161,14 @@ class Rule(Strict):
 
 
 class Symbol(Strict):
-    """A dim that a file's laws may name: by kind (of the parameter's own axes), or by its name in the model."""
+    """A dim that a file's laws may name: by kind (of the parameter's own axes), or by its name in the model.
+
+    An `optional` one is that of the parameter's own axes, and 1 where they lack it.
+    """
 
     kind: DimKind | None = None
     name: Words | None = None
+    optional: bool = False
 
 
 class Entry(Strict):
