@@ -33,8 +33,12 @@ def held(model: nn.Module, analysis: Analysis, args: tuple[Any, ...], kwargs: di
     trace = analysis.dims_stage.facts.trace
     values, named = materialized(args, kwargs, 0)
     given = dict(zip(trace.inputs.values(), [*values, *named.values()], strict=True))
-    graph = Graph(trace, dict(model.named_buffers()), given, torch.float64)
     generator = torch.Generator().manual_seed(0)
+    buffers = {
+        name: torch.rand(b.shape, generator=generator) if b.is_floating_point() else b
+        for name, b in model.named_buffers()
+    }
+    graph = Graph(trace, buffers, given, torch.float64)
     weights = {
         name: torch.randn(p.shape, generator=generator, dtype=torch.cdouble if p.is_complex() else torch.double)
         for name, p in model.named_parameters()

@@ -8,6 +8,7 @@ from typing import Literal
 from mupc.plan.document import Frozen
 
 Verdict = Literal["ok", "off", "unknown"]
+AGREEING = 0.95  # of the judged values, for a check to pass
 
 
 class Series(Frozen):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import fx
 
 from mupc.analysis import Analysis
-from mupc.check.document import Check, Row, Series, Tensor, Verdict
+from mupc.check.document import AGREEING, Check, Row, Series, Tensor, Verdict
 from mupc.check.hold import UNCLEAR, WITHIN, Held, hold, said
 from mupc.check.measure import Measured
 from mupc.check.slopes import Slope, fit
@@ -17,7 +17,7 @@ from mupc.flow.powers import Power
 from mupc.flow.verdicts import Moved, judge, judged_nodes
 
 PARTS = ("effective", "propagating")
-AGREEING = 0.95  # of the judged values, for a check to pass
+
 UNCLEAR_ROWS = 0.2  # of all values, at most
 
 

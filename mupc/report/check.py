@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from mupc.check.document import Check, Row, Series
-from mupc.check.judge import AGREEING
+from mupc.check.document import AGREEING, Check, Row, Series
 from mupc.report.layout import lines_of, table_of
 from mupc.report.standing import line_of
 from mupc.report.text import ansi
