@@ -279,3 +279,12 @@ def test_explained_with_source():
         BASE.explain("mupp")
     with pytest.raises(MupcError, match="nothing is called 'zzz'; there are completep, depth_mup"):
         BASE.explain("zzz")
+
+
+def test_ops_that_rules_name_are_ops() -> None:
+    """What a user's file is held to when it is read, ours are held to here."""
+    from mupc.rulebase.read import _is_op
+
+    named = {op for entry in BASE.parametrizations.values() for rule in entry.rule for op in rule.ops or ()}
+    assert named
+    assert all(map(_is_op, named)), named
