@@ -3,6 +3,7 @@
     python benchmarks/zoo.py                               # everything; goes on where it stopped
     python benchmarks/zoo.py -l timm -m 'vit*'             # some
     python benchmarks/zoo.py -l transformers --retry       # what did not come through is run again
+    python benchmarks/zoo.py --times                       # measure what is traced again, the verdicts as they are
     python benchmarks/zoo.py --table                       # only tell what is known
 
 Two widths (a test of the policy): every config field that by its name is a width is doubled; an axis must be called
@@ -14,6 +15,7 @@ benchmarks/zoo.md. Disagreements that are an oracle's fault are listed in benchm
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from fnmatch import fnmatchcase
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.sweep import subjects, table, workers  # noqa: E402
-from benchmarks.sweep.judge import judge, plain  # noqa: E402
+from benchmarks.sweep.judge import clocked, judge, plain  # noqa: E402
 
 
 def known(folder: Path) -> dict[workers.Job, dict[str, Any]]:
@@ -62,6 +64,7 @@ def failed(record: dict[str, Any]) -> bool:
 @click.option("--folder", type=click.Path(path_type=Path), default=ROOT / ".zoo", help="Where the records are kept.")
 @click.option("--fresh", is_flag=True, help="Judge again what is already judged.")
 @click.option("--retry", is_flag=True, help="Judge again what did not come through whole.")
+@click.option("--times", is_flag=True, help="Measure times again where a record says traced; judge nothing.")
 @click.option("--table", "only_table", is_flag=True, help="Write the table from what is known, and run nothing.")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "zoo.md")
 def main(
@@ -74,6 +77,7 @@ def main(
     folder: Path,
     fresh: bool,
     retry: bool,
+    times: bool,
     only_table: bool,
     out: Path,
 ) -> None:
@@ -84,14 +88,23 @@ def main(
         before = known(folder)
         again = {job for job, record in before.items() if fresh or (retry and failed(record))}
         todo = [job for job in wanted(chosen, patterns, sample) if job not in before or job in again]
-        for job in todo:
+        if times:
+            todo = [job for job in wanted(chosen, patterns, sample) if before.get(job, {}).get("stage") == "traced"]
+
+        def look(library: str, name: str) -> dict[str, Any]:
+            if times:
+                record = before[library, name]
+                with contextlib.suppress(Exception):  # what cannot be had any more keeps what it had
+                    record = record | {"ms": clocked(library, name)}
+                return record
+            return plain(judge(library, name, 8.0 if quick else 60.0))
+
+        for job in () if times else todo:
             workers.path(folder, job).unlink(missing_ok=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("models", total=len(todo))
-            for done in workers.run(
-                todo, folder, jobs, seconds, lambda *job: plain(judge(*job, 8.0 if quick else 60.0))
-            ):
+            for done in workers.run(todo, folder, jobs, seconds, look):
                 progress.update(bar, advance=1, description="/".join(done)[:40])
     table.write(known(folder), out)
     console.print(f"{out}: {len(known(folder))} models")

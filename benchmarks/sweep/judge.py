@@ -109,6 +109,16 @@ def timed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
     return {what: round(took, 2) for what, took in best.items()}
 
 
+def clocked(library: str, name: str) -> dict[str, float]:
+    """A model's times alone."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        found = subject(library, name)
+        model = found.build(found.config)
+        args, kwargs, _ = found.call(model)
+        return timed(model, args, kwargs)
+
+
 def compare(record: Record, found: Subject, model: nn.Module, analysis: Any, seconds: float) -> None:
     """Both oracles. They vary a shallower model with the same tensors, only fewer."""
     deadline = time.monotonic() + seconds
