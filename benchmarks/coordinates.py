@@ -37,6 +37,7 @@ from mupc.flow import Flow, Ray, flow, from_plan
 from mupc.flow.numbers import probed
 from mupc.flow.verdicts import judged_nodes
 from mupc.initializers import reset
+from mupc.instance import Instance
 from mupc.plan import make_plan
 from mupc.rulebase import load_rules
 
@@ -72,16 +73,17 @@ def measured(family: Family, parametrization: str, optimizer: str, seeds: int) -
             scales, uses = multiplied(analysis, plan)
             scene = Scene(model, analysis, inputs, planned(analysis, plan, RULES), None, scales, uses)
             runs.setdefault(width, []).append(measure(scene, seed=seed))
-        twins.append(analysis)
+        twins.append(Instance(model, None, analysis))
     numbers = probed(twins[0], twins[1], Fraction(2))
-    plan = make_plan(twins[-1], parametrization=parametrization, optimizer=optimizer, rulebase=RULES)
+    large = twins[-1].analysis
+    plan = make_plan(large, parametrization=parametrization, optimizer=optimizer, rulebase=RULES)
     ray = Ray(depths=frozenset(d.name for d in plan.dims if d.kind == "depth"))
-    found = flow(twins[-1], from_plan(plan, twins[-1].roles, RULES, ray, numbers), ray)
-    words = judged_nodes(twins[-1])
+    found = flow(large, from_plan(plan, large.roles, RULES, ray, numbers), ray)
+    words = judged_nodes(large)
     known = set(runs[widths[0]][0].values)
     nodes = [node.name for node in words if node.name in known]
     few = [node.name for node, word in words.items() if word == "output"]
-    return hold(runs, found, nodes, few, chance=False), found, twins[-1]
+    return hold(runs, found, nodes, few, chance=False), found, large
 
 
 @click.command()

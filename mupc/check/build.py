@@ -174,7 +174,7 @@ class _Checker:
 
     def predicted(self, small: Instance, large: Instance, ratio: Fraction, draws: Draws) -> tuple[Flow, str, list[str]]:
         """What flow says of the same set-up."""
-        numbers = probed(small.analysis, large.analysis, ratio)
+        numbers = probed(small, large, ratio)
         notes = [f"a number that may go with width: {place}" for place in dict.fromkeys(numbers.unknown.values())]
         asked = self.asked
         if asked.parametrization is not None:

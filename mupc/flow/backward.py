@@ -57,7 +57,7 @@ class Backward:
         signature, given = signature_of(node), [self.values[s] for s in sources]
         by = self.forward.by(node)
         if "scaled_dot_product" in printed(node.target):
-            self.attention(node, sources, given, grad)
+            self.attention(node, signature, sources, given, grad)
         elif signature.kind == "multilinear":
             for term in signature.terms or ((0,),):
                 self.term(node, signature, sources, given, term, grad + by)
@@ -130,7 +130,10 @@ class Backward:
             lacks = signature.out - signature.held[i] if i < len(signature.held) else frozenset()
             self.give(sources[i], grad + self.forward.rates(node, lacks) * HALF)
 
-    def attention(self, node: fx.Node, sources: list[fx.Node], given: list[Value], grad: Fraction) -> None:
+    def attention(
+        self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], grad: Fraction
+    ) -> None:
+        """Keys and values that several heads read get the gradients of all of them, which are independent."""
         q, k, v = given[:3]
         over = self.forward.rate(node, "d")
         scale = self.forward.setup.numbers.get(node.name, -over * HALF)
@@ -138,11 +141,13 @@ class Backward:
         found = self.forward.scores.get(node)
         if found is not None and settled(found):
             scores = times(scores, -(found.init or ZERO))
-        self.give(sources[2], grad)
+        heads = signature.held[0] - {"s", "d"}
+        shared = [self.forward.rates(node, heads - signature.held[i]) * HALF for i in (1, 2)]
+        self.give(sources[2], grad + shared[1])
         for mask in sources[3:]:
             self.give(mask, scores)
         self.give(sources[0], times(scores, k.init, scale))
-        self.give(sources[1], times(scores, q.init, scale))
+        self.give(sources[1], times(scores, q.init, scale + shared[0]))
 
     def recurrent(
         self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], grad: Fraction

@@ -7,6 +7,7 @@ Appendix J), with the refined split into effective and propagating updates.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,10 +17,10 @@ from torch import fx
 
 from mupc.dims import Dims
 from mupc.dims.records import WEIGHT
-from mupc.flow.functions import function, parted, settled
+from mupc.flow.functions import beside, function, settled
 from mupc.flow.powers import HALF, Power, least, least_of, most, times
 from mupc.flow.setup import Ray, Setup
-from mupc.flow.value import EMPTY, Value
+from mupc.flow.value import EMPTY, Part, Value, moved, parted
 from mupc.flow.wholes import attention, recurrent
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import printed, shapes
@@ -28,6 +29,7 @@ from mupc.signature import Signature
 ZERO = Fraction(0)
 CUTS = ("aten.split", "aten.chunk", "aten.unbind", "aten.tensor_split", "aten.narrow", "aten.select", "aten.slice",
         "aten.unsafe_split", "aten.unsafe_chunk", "aten.hsplit")  # fmt: skip
+GUARD = 1e-3  # numbers below it are added to keep from dividing by zero
 EMPTY_TENSORS = ("aten.zeros", "aten.new_zeros", "aten.empty", "aten.new_empty")  # to be filled in
 
 
@@ -95,7 +97,11 @@ class Forward:
         if not sources or not shapes(node.meta.get("val")):
             return Value(init=ZERO) if not sources else Value()
         signature, given = signature_of(node), [self.values[s] for s in sources]
-        known = signature.kind != "opaque" and node.name not in self.setup.unsure and all(v.known for v in given)
+        known = (
+            signature.kind != "opaque"
+            and self.setup.unsure.isdisjoint((node.name, f"{node.name}.alpha"))
+            and all(v.known for v in given)
+        )
         value = self.transferred(node, signature, sources, given)
         return value if known else replace(value, known=False)
 
@@ -131,7 +137,11 @@ class Forward:
         if not made or any("data" in self.dims.facts.of[a].marks for a in made):
             return value
         part = str(node.args[1]) if node is not op else f"{node.args[1:]}{sorted(node.kwargs.items())}"
-        return replace(value, generators=frozenset(f"{g}[{op.args[0].name}:{at}:{part}]" for g in value.generators))
+
+        def own(generators: frozenset[str]) -> frozenset[str]:
+            return frozenset(f"{g}[{op.args[0]}:{at}:{part}]" for g in generators)
+
+        return replace(value, generators=own(value.generators), parts=tuple((own(g), size) for g, size in value.parts))
 
     def by(self, node: fx.Node) -> Fraction:
         """The power of what a node's result is multiplied by: a number in the code, and what a plan puts on the use."""
@@ -145,6 +155,7 @@ class Forward:
         return replace(
             value, init=times(value.init, by), delta1=times(value.delta1, by), delta=times(value.delta, by),
             effective=times(value.effective, by), propagating=times(value.propagating, by),
+            parts=moved(value.parts, by),
         )  # fmt: skip
 
     def multilinear(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
@@ -159,10 +170,7 @@ class Forward:
         summed = held - signature.out
         over = self.rates(node, summed)
         mean = self.rates(node, signature.over) if printed(node.target).startswith("aten.mean") else ZERO
-        generators = frozenset[str]()
-        for i in term:
-            generators ^= given[i].generators
-        init = times(*(given[i].init for i in term), (over * HALF if generators else over) - mean)
+        init, generators, mixed, parts = self.product([given[i] for i in term], over, mean)
         effective, propagating, later, low = [], [], [], []
         for i in term:
             others = [given[j].init for j in term if j != i]
@@ -185,7 +193,34 @@ class Forward:
         coming, slowest = most(propagating), least_of(low)
         loose = ZERO if coming is None or slowest is None else coming - slowest
         spread = ZERO if found is None else found - (least_of((*effective, *low)) or found)
-        return Value(init, found, most((found, *later)), most(effective), coming, generators, loose, spread)
+        return Value(
+            init, found, most((found, *later)), most(effective), coming, generators, loose, spread, mixed, parts
+        )
+
+    @staticmethod
+    def product(factors: Sequence[Value], over: Fraction, mean: Fraction) -> tuple[
+        Power, frozenset[str], Fraction, tuple[Part, ...]
+    ]:  # fmt: skip
+        """Size, generators, what is mixed into it, and terms of a product that is summed over so much.
+
+        Every term of one factor meets every term of the others: a tied embedding meets itself in the stream that began
+        with it. What is coherent by that is so for a fixed share of the entries (a token's own logit): `mixed`.
+        """
+        found: list[tuple[Fraction, frozenset[str], Fraction]] = []
+        for chosen in itertools.product(*(factor.each() for factor in factors)):
+            signs, met = frozenset[str](), frozenset[str]()
+            for generators, _ in chosen:
+                met |= signs & generators
+                signs ^= generators
+            size = sum((size for _, size in chosen), (over * HALF if signs else over) - mean)
+            found.append((size, signs, over * HALF if met and not signs else ZERO))
+        if not found:
+            return None, EMPTY, ZERO, ()
+        whole = frozenset.intersection(*(signs for _, signs, _ in found))
+        size, _, mixed = max(found, key=lambda one: one[0])
+        several = any(factor.parts for factor in factors)
+        parts = parted((signs, size) for size, signs, _ in found) if several else ()
+        return size, whole, mixed, parts
 
     def norm_gain(
         self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...],
@@ -211,15 +246,22 @@ class Forward:
         generators = frozenset.intersection(*(t.generators for t in alive)) if alive else EMPTY
         change = most(t.delta1 for t in terms)
         low = least_of(None if t.delta1 is None else t.delta1 - t.spread for t in terms)
+        init, small = most(t.init for t in terms), least_of(None if t.init is None else t.init - t.mixed for t in terms)
         return Value(
-            most(t.init for t in terms), change, most(t.delta for t in terms),
+            init, change, most(t.delta for t in terms),
             most(t.effective for t in terms), most(t.propagating for t in terms), generators,
             max((t.loose for t in terms), default=ZERO), ZERO if change is None or low is None else change - low,
+            ZERO if init is None or small is None else init - small, parted(p for t in terms for p in t.each()),
         )  # fmt: skip
 
     def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
+        """A number that is added is of size one; one that guards against zero is nothing."""
         floats = [(s, v) for s, v in zip(sources, given, strict=True) if _real(s)]
-        return self.joined([self.passed(node, s, v) for s, v in floats or zip(sources, given, strict=True)])
+        terms = [self.passed(node, s, v) for s, v in floats or zip(sources, given, strict=True)]
+        if len(terms) > 1:
+            terms[1] = self.scaled(terms[1], self.setup.numbers.get(f"{node.name}.alpha", ZERO))
+        numbers = [a for a in node.args[:2] if isinstance(a, (int, float)) and abs(a) >= GUARD]
+        return self.joined([*terms, *(Value(init=ZERO) for _ in numbers)])
 
     def passed(self, node: fx.Node, source: fx.Node, value: Value) -> Value:
         """The same change: a weight's is its own, any other one comes in."""
@@ -229,12 +271,12 @@ class Forward:
         return replace(value, effective=None, propagating=value.delta1, loose=value.spread)
 
     def effect(self, node: fx.Node, source: fx.Node, power: Power, later: Power = None) -> Power:
-        """Note how far a weight's own update moves a node."""
-        weight = self.folded.weights.get(source)
+        """Note how far a weight's own update moves a node, the number behind it included."""
+        weight, by = self.folded.weights.get(source), self.by(node)
         for name in weight.parameters if weight is not None else ():
             key = name, node.name
-            self.effects[key] = most((power, self.effects.get(key)))
-            self.effects_later[key] = most((power, later, self.effects_later.get(key)))
+            self.effects[key] = most((times(power, by), self.effects.get(key)))
+            self.effects_later[key] = most((times(power, by), times(later, by), self.effects_later.get(key)))
         return power
 
     def pointwise(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
@@ -266,9 +308,10 @@ class Forward:
         if signature.marks and "softmax" in printed(node.target):
             share = -self.rates(node, signature.over)
             change = None if settled(x) else times(x.delta1, share)
-            return Value(share, change, least(times(x.delta, share), share), None, change, mixed=parted(x))
+            return Value(share, change, least(times(x.delta, share), share), None, change, mixed=beside(x))
         change, all_orders = times(x.delta1, by), least(times(x.delta, by), ZERO)
-        normed = Value(None if x.init is None else ZERO, change, all_orders, None, change, x.generators)
+        init = None if x.init is None else ZERO
+        normed = Value(init, change, all_orders, None, change, x.generators, parts=moved(x.parts, by))
         out = []
         for term in signature.terms:
             if 0 in term and len(term) > 1:
@@ -277,7 +320,10 @@ class Forward:
                 effective = self.effect(node, sources[term[1]], times(gain.delta1, normed.init))
                 coming = times(normed.delta1, gain.init)
                 delta = most((effective, times(normed.delta, gain.init), times(normed.delta, gain.delta)))
-                out.append(Value(init, most((effective, coming)), delta, effective, coming, normed.generators))
+                parts = moved(normed.parts, gain.init) if gain.init is not None else ()
+                out.append(
+                    Value(init, most((effective, coming)), delta, effective, coming, normed.generators, parts=parts)
+                )
             else:
                 out.append(normed if 0 in term else self.passed(node, sources[term[0]], given[term[0]]))
         return self.joined(out or [normed])

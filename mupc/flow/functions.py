@@ -25,7 +25,7 @@ def function(signature: Signature, x: Value, name: str) -> Value:
         return Value(degree * x.init, change, most((change, _power(x.delta, degree))), None, change, kept)
     shifted = signature.parity != "odd" and not name.startswith(BENT)
     init = ZERO if shifted else x.init
-    mixed = parted(x) if shifted else ZERO
+    mixed = beside(x) if shifted else ZERO
     if signature.bounded:
         init, delta, change = least(init, ZERO), least(x.delta, ZERO), times(x.delta1, saturated(x))
     else:
@@ -33,7 +33,7 @@ def function(signature: Signature, x: Value, name: str) -> Value:
     return Value(init, change, delta, None, change, kept, mixed=mixed)
 
 
-def parted(x: Value) -> Fraction:
+def beside(x: Value) -> Fraction:
     """How far what vanishes of f(x) lies below the f(0) that stays."""
     return -x.init if x.init is not None and x.init < 0 else ZERO
 

@@ -15,9 +15,11 @@ from math import isclose, log
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from mupc.analysis import Analysis
+from mupc.instance import Instance
+from mupc.ops import signature_of
 from mupc.ops.table import printed
 
 POWERS = (Fraction(1, 2), Fraction(-1, 2), Fraction(1), Fraction(-1))
@@ -36,16 +38,16 @@ class Numbers:
     unknown: Mapping[str, str] = field(default_factory=dict)
 
 
-def probed(small: Analysis, large: Analysis, ratio: Fraction) -> Numbers:
+def probed(small: Instance, large: Instance, ratio: Fraction) -> Numbers:
     """From traces at two widths. What stands at one and not at the other is unknown."""
-    then = {(name, place): value for name, value, place in _found(small)}
+    then = {(name, place): value for name, value, place in _found(small.analysis, small.model)}
     lines: dict[str, set[float]] = {}  # where the larger has more blocks, a number is known by its line
     for (_, place), value in then.items():
         lines.setdefault(place, set()).add(value)
     alone = {place: values.pop() for place, values in lines.items() if len(values) == 1}
     powers: dict[str, Fraction] = {}
     unknown: dict[str, str] = {}
-    now = list(_found(large))
+    now = list(_found(large.analysis, large.model))
     for name, value, place in now:
         power = _power(then.get((name, place), alone.get(place)), value, ratio)
         if power is None:
@@ -67,8 +69,8 @@ def _power(before: float | None, now: float, ratio: Fraction) -> Fraction | None
     return power if isclose(float(ratio) ** float(power), now / before, rel_tol=1e-3) else None
 
 
-def matched(analysis: Analysis) -> Numbers:
-    """From one trace: by size."""
+def matched(analysis: Analysis, model: nn.Module | None = None) -> Numbers:
+    """From one trace: by size. The model, built with values, has those of buffers."""
     growing = {d.size for d in analysis.roles.dims if d.grows}
     for p in analysis.roles.parameters.values():
         growing |= {size for size, grows in zip(p.shape, p.infinite, strict=False) if grows}
@@ -76,7 +78,7 @@ def matched(analysis: Analysis) -> Numbers:
     powers: dict[str, Fraction] = {}
     told: Counter[str] = Counter()
     unknown: dict[str, str] = {}
-    for name, value, place in _found(analysis):
+    for name, value, place in _found(analysis, model):
         wide = _as_power(value, growing)
         if abs(value) in PLAIN or not wide:
             told["constant"] += 1
@@ -94,16 +96,21 @@ def _as_power(value: float, sizes: Iterable[int]) -> set[Fraction]:
     return {p for size in sizes for p in POWERS if size > 2 and isclose(value, size ** float(p), rel_tol=1e-6)}
 
 
-def _found(analysis: Analysis) -> Iterator[tuple[str, float, str]]:
-    """Every number that a value is multiplied by: node, factor, place. A division by it is its inverse."""
+def _found(analysis: Analysis, model: nn.Module | None) -> Iterator[tuple[str, float, str]]:
+    """Every number that a value is multiplied by: node, factor, place. A division by it is its inverse.
+
+    The `alpha` of an add is that of its second operand alone: it goes under `NODE.alpha`.
+    """
     facts = analysis.dims_stage.facts
+    held = dict(model.named_buffers()) if model is not None else {}
+    buffers = {node: held[name] for name, node in facts.trace.buffers.items() if name in held}
     for node in facts.trace.graph.nodes:
         if node.op != "call_function" or node not in facts.live:
             continue
         name = printed(node.target)
         factor: float | None = None
         if name.startswith(SCALING):
-            operands = [_value(a) for a in node.args[:2]]
+            operands = [_value(a, buffers) for a in node.args[:2]]
             numbers = [v for v in operands if v is not None]
             if (
                 len(numbers) == 1
@@ -117,15 +124,31 @@ def _found(analysis: Analysis) -> Iterator[tuple[str, float, str]]:
         elif name.startswith(("aten.baddbmm", "aten.addmm", "aten.addbmm")):
             alpha = node.kwargs.get("alpha", 1)
             factor = float(alpha) if isinstance(alpha, (int, float)) and alpha != 1 else None
+        elif name.startswith(("aten.add.Tensor", "aten.sub.Tensor")) and node.kwargs.get("alpha", 1) != 1:
+            alpha = node.kwargs["alpha"]
+            if isinstance(alpha, (int, float)):
+                yield f"{node.name}.alpha", abs(float(alpha)), str(node.meta.get("source") or node.name)
         if factor is not None:
             yield node.name, factor, str(node.meta.get("source") or node.meta.get("module") or node.name)
 
 
-def _value(argument: Any) -> float | None:
-    """A number, or a constant of one element."""
+def _value(argument: Any, buffers: Mapping[fx.Node, torch.Tensor]) -> float | None:
+    """A number, or a constant or buffer of one element, in another type or shape."""
     if isinstance(argument, (int, float)) and not isinstance(argument, bool):
         return float(argument)
-    value = argument.meta.get("value") if isinstance(argument, fx.Node) else None
+    while isinstance(argument, fx.Node) and argument.op == "call_function" and "value" not in argument.meta:
+        inputs = argument.all_input_nodes
+        if len(inputs) != 1 or not _copies(argument):
+            return None
+        argument = inputs[0]
+    value = argument.meta.get("value", buffers.get(argument)) if isinstance(argument, fx.Node) else None
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta and not value.is_complex():
         return float(value)
     return None
+
+
+def _copies(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return printed(node.target).startswith(("aten.to", "aten._to_copy")) or (
+        schema is not None and signature_of(node).kind == "layout"
+    )

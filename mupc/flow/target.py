@@ -27,7 +27,7 @@ def stand(
     maker = Maker(target.built, lambda model: target.inputs, target.name, fixed, scaling)
     found = twins(maker, analysis)
     if isinstance(found, Twins):
-        numbers = probed(found.small.analysis, found.large.analysis, found.ratio)
+        numbers = probed(found.small, found.large, found.ratio)
         draws = Draws.of(maker, found.small, found.large, found.settings)
         standing = from_twins(found.small, found.large, found.ratio, rules, optimizer, numbers, draws)
         notes, streams = (f"built at {found.said}",), _streams(maker, found, rules, optimizer)
@@ -40,6 +40,7 @@ def stand(
         model, _ = maker.model({})
     except MupcError as error:
         return Told(None, literals=numbers.told, why=f"{found}, and it could not be built with values: {error}")
+    numbers = matched(analysis, model)
     standing = from_model(model, analysis, rules, optimizer, numbers)
     return tell(analysis, standing, numbers, declared=declared, notes=(found,))
 
@@ -51,5 +52,5 @@ def _streams(maker: Maker, found: Twins, rules: RuleBase, optimizer: str) -> lis
         return []
     ratio = Fraction(2)
     draws = Draws.of(maker, small, deep, (found.settings[0], found.deeper))
-    standing = from_twins(small, deep, ratio, rules, optimizer, probed(small.analysis, deep.analysis, ratio), draws)
+    standing = from_twins(small, deep, ratio, rules, optimizer, probed(small, deep, ratio), draws)
     return along_depth(deep.analysis, standing.setup, flow(deep.analysis, standing.setup, DEPTH).steps)

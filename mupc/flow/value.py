@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
 from mupc.flow.powers import Power
 
 EMPTY: frozenset[str] = frozenset()
+Part = tuple[frozenset[str], Fraction]  # generators and size of one term of a sum
+MOST = 8  # terms of a sum that are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,8 @@ class Value:
     how far the smallest term of `delta1` lies below it, `loose` the same for `propagating`, a change that knows nothing
     of the weight it meets included; `mixed` the same for `init`, where a function keeps a constant beside what
     vanishes. `generators`: the random parameters whose flip of a channel's sign flips the value; none: it is coherent.
-    Nothing is said of a value that is not `known`: an init, an op or a number before it is not.
+    `parts`: a sum's terms at init, each with its own generators. Nothing is said of a value that is not `known`: an
+    init, an op or a number before it is not.
     """
 
     init: Power = None
@@ -32,4 +36,24 @@ class Value:
     loose: Fraction = Fraction(0)
     spread: Fraction = Fraction(0)
     mixed: Fraction = Fraction(0)
+    parts: tuple[Part, ...] = ()
     known: bool = True
+
+    def each(self) -> tuple[Part, ...]:
+        """The terms that it is known to be a sum of at init; one where nothing more is known."""
+        return self.parts or (() if self.init is None else ((self.generators, self.init),))
+
+
+def parted(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """The largest of each sign, the larger first; a single one needs no telling apart."""
+    largest: dict[frozenset[str], Fraction] = {}
+    for generators, size in parts:
+        largest[generators] = max(size, largest.get(generators, size))
+    if len(largest) < 2:
+        return ()
+    return tuple(sorted(largest.items(), key=lambda part: -part[1])[:MOST])
+
+
+def moved(parts: Iterable[Part], by: Fraction) -> tuple[Part, ...]:
+    """All of them times a number that grows so."""
+    return tuple((generators, size + by) for generators, size in parts)

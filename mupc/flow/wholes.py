@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from mupc.flow.functions import parted, settled
+from mupc.flow.functions import beside, settled
 from mupc.flow.powers import HALF, least, most, times
 from mupc.flow.value import EMPTY, Value
 from mupc.signature import Signature
@@ -34,7 +34,7 @@ def attention(run: Forward, node: fx.Node, given: list[Value]) -> Value:
     change = most((v.delta1, None if settled(found) else times(v.init, moved)))
     later = most((v.delta, times(v.init, weights), times(v.delta, weights)))
     run.scores[node] = found
-    return Value(v.init, change, later, None, change, v.generators, mixed=parted(found))
+    return Value(v.init, change, later, None, change, v.generators, mixed=beside(found))
 
 
 def recurrent(
