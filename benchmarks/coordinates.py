@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.families import FAMILIES, Family
 from mupc import analyze
+from mupc.analysis import Analysis
 from mupc.audit.compare import counterparts, moved_dims
 from mupc.check.hold import Held, hold
 from mupc.check.measure import Measured, measure
@@ -46,9 +47,24 @@ RULES = load_rules()
 HERE = Path(__file__).resolve().parent
 
 
+Runs = dict[int, list[Measured]]
+
+
 def measured(family: Family, parametrization: str, optimizer: str, seeds: int) -> tuple[list[Held], Flow, Any]:
     """Every judged quantity of one combination."""
-    runs: dict[int, list[Measured]] = {}
+    runs, found, large = stepped(family, parametrization, optimizer, seeds)
+    words = judged_nodes(large)
+    known = set(next(iter(runs.values()))[0].values)
+    nodes = [node.name for node in words if node.name in known]
+    few = [node.name for node, word in words.items() if word == "output"]
+    return hold(runs, found, nodes, few, chance=False), found, large
+
+
+def stepped(
+    family: Family, parametrization: str, optimizer: str, seeds: int, steps: int | None = None, lr: float = 1e-3
+) -> tuple[Runs, Flow, Analysis]:
+    """A combination at all its widths, in the linear response or after so many steps, and what flow says of it."""
+    runs: Runs = {}
     widths = family.widths if "muon" not in optimizer else tuple(w for w in family.widths if w <= 512)
     base: Any = None
     twins = []
@@ -72,18 +88,14 @@ def measured(family: Family, parametrization: str, optimizer: str, seeds: int) -
             inputs = dict(zip(analysis.trace.inputs, tensors, strict=True))
             scales, uses = multiplied(analysis, plan)
             scene = Scene(model, analysis, inputs, planned(analysis, plan, RULES), None, scales, uses)
-            runs.setdefault(width, []).append(measure(scene, seed=seed))
+            runs.setdefault(width, []).append(measure(scene, steps=steps, lr=lr, seed=seed))
         twins.append(Instance(model, None, analysis))
     numbers = probed(twins[0], twins[1], Fraction(2))
     large = twins[-1].analysis
     plan = make_plan(large, parametrization=parametrization, optimizer=optimizer, rulebase=RULES)
     ray = Ray(depths=frozenset(d.name for d in plan.dims if d.kind == "depth"))
     found = flow(large, from_plan(plan, large.roles, RULES, ray, numbers), ray)
-    words = judged_nodes(large)
-    known = set(runs[widths[0]][0].values)
-    nodes = [node.name for node in words if node.name in known]
-    few = [node.name for node, word in words.items() if word == "output"]
-    return hold(runs, found, nodes, few, chance=False), found, large
+    return runs, found, large
 
 
 @click.command()
