@@ -12,7 +12,7 @@ from mupc.flow.forward import Forward
 from mupc.flow.functions import saturated, settled
 from mupc.flow.powers import HALF, Power, most, times
 from mupc.flow.value import Value
-from mupc.ops import signature_of, tensor_nodes
+from mupc.ops import signature_of
 from mupc.ops.table import printed, shapes
 from mupc.signature import Signature
 
@@ -51,7 +51,7 @@ class Backward:
             if isinstance(node.args[0], fx.Node):
                 self.give(node.args[0], grad)
             return
-        sources = tensor_nodes(node)
+        sources = self.forward.sources(node)
         if not sources or not shapes(node.meta.get("val")):
             return
         signature, given = signature_of(node), [self.values[s] for s in sources]

@@ -16,9 +16,10 @@ from fractions import Fraction
 from torch import fx
 
 from mupc.dims import Dims
+from mupc.dims.atoms import Axis
 from mupc.dims.records import WEIGHT
 from mupc.flow.functions import beside, function, settled
-from mupc.flow.powers import HALF, Power, least, least_of, most, times
+from mupc.flow.powers import HALF, Power, least, least_of, most, times, total
 from mupc.flow.setup import Ray, Setup
 from mupc.flow.value import EMPTY, Part, Value, moved, parted
 from mupc.flow.wholes import attention, recurrent
@@ -45,6 +46,7 @@ class Forward:
         self.effects_later: dict[tuple[str, str], Power] = {}
         self.parameter = {node: name for name, node in dims.facts.trace.parameters.items()}
         self.values: dict[fx.Node, Value] = {}
+        self.known_rates: dict[Axis, Fraction] = {}
 
     def run(self) -> dict[fx.Node, Value]:
         """Every node's value."""
@@ -64,6 +66,11 @@ class Forward:
         init = times(weight.init, weight.multiplier)
         return Value(init, step, step, step, None, frozenset({name}) if weight.random and init is not None else EMPTY)
 
+    def sources(self, node: fx.Node) -> list[fx.Node]:
+        """The operands' nodes, once per tensor."""
+        found = self.folded.sources.get(node)
+        return tensor_nodes(node) if found is None else found
+
     # Rates of labels.
 
     def rate(self, node: fx.Node, label: str) -> Fraction:
@@ -71,8 +78,10 @@ class Forward:
         axis = self.folded.labels.get(node, {}).get(label)
         if axis is None:
             return ZERO
-        atoms = self.folded.atoms.expand(axis)
-        return sum((self.atom_rate(atom) for atom in atoms), ZERO)
+        found = self.known_rates.get(axis)
+        if found is None:
+            found = self.known_rates[axis] = total(map(self.atom_rate, self.folded.atoms.expand(axis)))
+        return found
 
     def atom_rate(self, atom: int) -> Fraction:
         kind = self.dims.kinds.get(atom)
@@ -81,7 +90,7 @@ class Forward:
         return self.ray.width
 
     def rates(self, node: fx.Node, labels: Sequence[str] | frozenset[str]) -> Fraction:
-        return sum((self.rate(node, label) for label in sorted(labels)), ZERO)
+        return total(self.rate(node, label) for label in labels)
 
     # Calls.
 
@@ -91,7 +100,7 @@ class Forward:
         if node.target is operator.getitem:
             source = node.args[0]
             return self.cut(node, self.values[source], source) if isinstance(source, fx.Node) else Value()
-        sources = tensor_nodes(node)
+        sources = self.sources(node)
         if printed(node.target).startswith(EMPTY_TENSORS):
             return Value()
         if not sources or not shapes(node.meta.get("val")):
@@ -99,7 +108,7 @@ class Forward:
         signature, given = signature_of(node), [self.values[s] for s in sources]
         known = (
             signature.kind != "opaque"
-            and self.setup.unsure.isdisjoint((node.name, f"{node.name}.alpha"))
+            and not (self.setup.unsure and {node.name, f"{node.name}.alpha"} & self.setup.unsure)
             and all(v.known for v in given)
         )
         value = self.transferred(node, signature, sources, given)
@@ -117,10 +126,11 @@ class Forward:
         }.get(signature.kind)  # fmt: skip
         value = transfer(node, signature, sources, given) if transfer else Value(init=ZERO)
         if signature.kind not in ("multilinear", "additive", "layout", "index"):  # these have told their terms apart
-            value = replace(value, spread=max((v.spread for v in given), default=ZERO) + value.mixed)
+            spread = max([v.spread for v in given if v.spread], default=ZERO)
+            value = replace(value, spread=total((spread, value.mixed))) if spread or value.mixed else value
         if signature.kind == "layout" and len(sources) == 1:
             value = self.cut(node, value, node)
-        mixed = max((v.mixed for v in given), default=ZERO)
+        mixed = max([v.mixed for v in given if v.mixed], default=ZERO)
         return self.scaled(replace(value, mixed=max(value.mixed, mixed)) if mixed else value, self.by(node))
 
     def cut(self, node: fx.Node, value: Value, op: fx.Node) -> Value:
@@ -242,6 +252,8 @@ class Forward:
 
     def joined(self, terms: Sequence[Value]) -> Value:
         """A sum of terms."""
+        if len(terms) == 1:
+            return terms[0]
         alive = [t for t in terms if t.init is not None]
         generators = frozenset.intersection(*(t.generators for t in alive)) if alive else EMPTY
         change = most(t.delta1 for t in terms)

@@ -12,12 +12,15 @@ HALF = Fraction(1, 2)
 
 def times(*powers: Power) -> Power:
     """The exponent of a product: nothing times anything is nothing."""
-    total = Fraction(0)
-    for power in powers:
-        if power is None:
-            return None
-        total += power
-    return total
+    if None in powers:
+        return None
+    return total(powers)  # type: ignore[arg-type]
+
+
+def total(powers: Iterable[Fraction]) -> Fraction:
+    """Their sum; most are zero, and an exact sum is slow."""
+    found = [power for power in powers if power]
+    return found[0] if len(found) == 1 else sum(found, NONE)
 
 
 def most(powers: Iterable[Power]) -> Power:
