@@ -33,7 +33,7 @@ from mupc.analysis import Analysis
 from mupc.audit.compare import counterparts, moved_dims
 from mupc.check.hold import Held, hold
 from mupc.check.measure import Measured, measure
-from mupc.check.scene import Scene, multiplied, planned
+from mupc.check.scene import Loss, Scene, multiplied, planned
 from mupc.flow import Flow, Ray, flow, from_plan
 from mupc.flow.numbers import probed
 from mupc.flow.verdicts import judged_nodes
@@ -61,8 +61,9 @@ def measured(family: Family, parametrization: str, optimizer: str, seeds: int) -
 
 
 def stepped(
-    family: Family, parametrization: str, optimizer: str, seeds: int, steps: int | None = None, lr: float = 1e-3
-) -> tuple[Runs, Flow, Analysis]:
+    family: Family, parametrization: str, optimizer: str, seeds: int, steps: int | None = None, lr: float = 1e-3,
+    loss: Loss | None = None,
+) -> tuple[Runs, Flow, Analysis]:  # fmt: skip
     """A combination at all its widths, in the linear response or after so many steps, and what flow says of it."""
     runs: Runs = {}
     widths = family.widths if "muon" not in optimizer else tuple(w for w in family.widths if w <= 512)
@@ -74,11 +75,14 @@ def stepped(
             args = family.inputs()
             torch.manual_seed(100 + seed)
             model = family.make(width)
-            analysis = analyze(model, args)
-            base = base or analysis
-            pairs = counterparts(list(analysis.roles.parameters), set(base.roles.parameters))
-            grown = {d.name: d.base for d in moved_dims(base, analysis, pairs) if d.grows}
-            plan = make_plan(analysis, base=grown, parametrization=parametrization, optimizer=optimizer, rulebase=RULES)
+            if seed == 0:  # one analysis and one plan for all seeds
+                analysis = analyze(model, args)
+                base = base or analysis
+                pairs = counterparts(list(analysis.roles.parameters), set(base.roles.parameters))
+                grown = {d.name: d.base for d in moved_dims(base, analysis, pairs) if d.grows}
+                plan = make_plan(
+                    analysis, base=grown, parametrization=parametrization, optimizer=optimizer, rulebase=RULES
+                )
             reset(model, plan)
             with torch.no_grad():
                 for name, p in model.named_parameters():
@@ -87,7 +91,7 @@ def stepped(
             tensors = [a for a in args if isinstance(a, torch.Tensor)]
             inputs = dict(zip(analysis.trace.inputs, tensors, strict=True))
             scales, uses = multiplied(analysis, plan)
-            scene = Scene(model, analysis, inputs, planned(analysis, plan, RULES), None, scales, uses)
+            scene = Scene(model, analysis, inputs, planned(analysis, plan, RULES), loss, scales, uses)
             runs.setdefault(width, []).append(measure(scene, steps=steps, lr=lr, seed=seed))
         twins.append(Instance(model, None, analysis))
     numbers = probed(twins[0], twins[1], Fraction(2))

@@ -126,12 +126,15 @@ class _Checker:
         alike(small, large, points[:2])
         for at, point in enumerate(points):
             width = width_of(point, at)
+            known: list[Instance] = [] if at > 1 else [(small, large)[at]]  # one analysis for all seeds
             for seed in range(asked.seeds):
                 key = place(code, self.question(point, seed))
                 found = None if asked.fresh else remembered(key)
                 if found is None:
                     _say(f"width {width}, seed {seed}: building and measuring")
-                    found = measure(self.scene(point, seed, small), steps=steps, lr=asked.lr, seed=seed)
+                    if not known:
+                        known.append(self.maker.instance(point))
+                    found = measure(self.scene(point, seed, small, known[0]), steps=steps, lr=asked.lr, seed=seed)
                     remember(key, found)
                 runs.setdefault(width, []).append(found)
         draws = Draws.of(self.maker, small, large, (points[0], points[1]))
@@ -141,8 +144,9 @@ class _Checker:
             how=said, notes=notes,
         )  # fmt: skip
 
-    def scene(self, point: Mapping[str, Any], seed: int, base: Instance) -> Scene:
-        live = self.maker.instance(point, seed)
+    def scene(self, point: Mapping[str, Any], seed: int, base: Instance, known: Instance) -> Scene:
+        model, optimizer = self.maker.model(point, seed)
+        live = Instance(model, optimizer, known.analysis)
         args, kwargs = materialized(self.inputs.args, self.inputs.kwargs, seed)
         named = _named_inputs(live.analysis, args, kwargs)
         scales: Mapping[str, float] = {}

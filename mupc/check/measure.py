@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite, sqrt
 from typing import Any
 
 import torch
@@ -91,12 +92,12 @@ def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: i
 
 def rms(value: Tensor) -> float:
     """Of a tensor's finite entries: a mask's -inf has no size. 0 where there are none."""
-    sizes = value.detach().abs().double()
-    mean = sizes.pow(2).mean()
-    if not torch.isfinite(mean):
-        sizes = sizes[torch.isfinite(sizes)]
-        mean = sizes.pow(2).mean() if sizes.numel() else sizes.sum()
-    return float(mean.sqrt())
+    value = value.detach()
+    size = float(torch.linalg.vector_norm(value, dtype=torch.complex128 if value.is_complex() else torch.float64))
+    if not isfinite(size):
+        value = value[torch.isfinite(value)]
+        return rms(value) if value.numel() else 0.0
+    return size / sqrt(value.numel()) if value.numel() else 0.0
 
 
 def _keep_grad(node: fx.Node, value: Any) -> None:
@@ -230,7 +231,9 @@ def _changes(
             own = rms(graph.call(node, {**_of(sources, before), **_of(weights, after)}) - old) / over
             other = rms(graph.call(node, {**_of(sources, after), **_of(weights, before)}) - old) / over
             for weight in weights:
-                if weight in graph.parameters and before[weight].shape == after[weight].shape:
+                if len(weights) == 1 and weight in graph.parameters:
+                    effects[f"{graph.parameters[weight]}|{node.name}"] = own
+                elif weight in graph.parameters and before[weight].shape == after[weight].shape:
                     alone = {**_of(sources, before), weight: after[weight]}
                     effects[f"{graph.parameters[weight]}|{node.name}"] = rms(graph.call(node, alone) - old) / over
         grad = rms(grads[node]) if node in grads else None
