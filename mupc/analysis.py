@@ -123,7 +123,7 @@ def _judge(
         everyone,
         coverage,
         groups,
-        depth(groups, dims.facts.residuals),
+        depth(dims, groups),
         tuple(str(g.what) + (f" ({g.source})" if g.source else "") for g in traced.guesses),
         traced.unused,
         stack.open,

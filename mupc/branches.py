@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import fx
 
 from mupc.dims import Dims
 from mupc.dims.records import DATA, WEIGHT, RawUse
+from mupc.homogeneity import degrees
 from mupc.ops import signature_of
 from mupc.ops.table import printed
-from mupc.structure import Residual
+from mupc.structure import Residual, between, origin
 
 LINEAR = ("multilinear", "normalise", "index")  # in the parameters among their operands, taken together
+WAYS = 4  # products on the way at which either factor is tried
 SHARES = ("aten.softmax", "aten._softmax", "aten.sigmoid", "aten.zeros", "aten.zeros_like", "aten.new_zeros")
 
 
@@ -34,7 +37,8 @@ class Branches:
 
 def branches(dims: Dims, groups: Sequence[Sequence[str]]) -> Branches:
     """The branches of blocks that repeat, the outermost; one that stands alone is the same at any depth."""
-    stacked = [r for r in dims.facts.residuals if _stacked(r, groups)]
+    found = [_proper(dims, residual) for residual in dims.facts.residuals]
+    stacked = [r for r in found if _stacked(r, groups)]
     within = {node for residual in stacked for node in residual.branch}
     stacked = [r for r in stacked if r.add not in within]
     uses: dict[fx.Node, list[RawUse]] = {}
@@ -48,7 +52,7 @@ def branches(dims: Dims, groups: Sequence[Sequence[str]]) -> Branches:
     opened: dict[str, None] = {}
     for residual, nodes in met:
         names = frozenset(use.parameter for node in nodes or () for use in uses[node])
-        if nodes is None or not names or names & elsewhere:
+        if not names or names & elsewhere:
             opened[str(residual.add.meta.get("user_source") or residual.add.meta.get("source"))] = None
         else:
             ends.append((residual, names))
@@ -61,12 +65,11 @@ def stacks(groups: Iterable[Sequence[str]], branches: Iterable[frozenset[str]]) 
     return [g for g in groups if any(_holds(member, modules) for member in g for modules in every)]
 
 
-def depth(groups: Sequence[Sequence[str]], residuals: Iterable[Residual]) -> int | None:
+def depth(dims: Dims, groups: Sequence[Sequence[str]]) -> int | None:
     """The most blocks with residual branches in one list, however each is built; None where there are none."""
-    held = [modules_of(residual) for residual in residuals]
-    known = stacks(groups, held)
+    held = [modules_of(_proper(dims, residual)) for residual in dims.facts.residuals]
     members: dict[str, set[str]] = {}
-    for member in (member for group in known for member in group):
+    for member in (member for group in stacks(groups, held) for member in group):
         members.setdefault(member.rpartition(".")[0], set()).add(member)
     for parent, blocks in members.items():
         for modules in held:
@@ -102,53 +105,92 @@ def _prefixes(path: str) -> Iterator[str]:
     return (".".join(words[:at]) for at in range(1, len(words) + 1))
 
 
+# The ends of one branch.
+
+
+def _operands(dims: Dims, residual: Residual) -> tuple[fx.Node | None, fx.Node | None]:
+    """The add's operands, the stream's and the branch's: behind the stream's are factors, casts and dropout alone."""
+    sources = [s for s in dims.facts.folded.sources[residual.add] if _is_data(dims)(s)]
+    stream = next((s for s in sources if residual.stream in (s, origin(s, _is_data(dims)))), None)
+    others = [s for s in sources if s is not stream]
+    return stream, others[0] if len(others) == 1 else None
+
+
+def _is_data(dims: Dims) -> Callable[[fx.Node], bool]:
+    return lambda node: dims.facts.folded.status.get(node) == DATA
+
+
+def _proper(dims: Dims, residual: Residual) -> Residual:
+    """The residual with what is made of the stream's own operand: a factor on an embedding is no part of a branch."""
+    stream, branch = _operands(dims, residual)
+    if stream is None or branch is None or stream is residual.stream:
+        return residual
+    order = {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
+    found = between(stream, origin(branch, _is_data(dims)), order)
+    return Residual(residual.add, stream, found) if found else residual
+
+
 def _ends(dims: Dims, residual: Residual, uses: dict[fx.Node, list[RawUse]]) -> set[fx.Node] | None:
-    """The nearest nodes, on all ways back from the add, where parameters are linear; None where some way has none."""
-    status, sources = dims.facts.folded.status, dims.facts.folded.sources
-    seen: set[fx.Node] = set()
-    found: set[fx.Node] = set()
-    todo = [s for s in sources[residual.add] if _leads(dims, s, residual)]
-    while todo:
-        node = todo.pop()
-        if node in seen or node.op != "call_function":
+    """The nearest nodes, on all ways back from the add, where parameters are linear, so that the branch is as large as
+    they are, all of them together: found by walking back, held by degrees of homogeneity. None where there are none."""
+    stream, branch = _operands(dims, residual)
+    tried: list[set[fx.Node]] = []
+    for picks in itertools.product((0, 1), repeat=WAYS) if branch is not None else ():
+        found = _Walk(dims, residual, uses, picks).back(branch)
+        if not found or found in tried:
             continue
-        seen.add(node)
-        if node.target is operator.getitem:
-            todo += node.all_input_nodes
-            continue
-        signature = signature_of(node)
-        data = [s for s in sources[node] if status.get(s) == DATA and _real(s)]
-        if node in uses and not all(_plain(s) for s in sources[node] if status.get(s) == WEIGHT):
-            return None
-        if node in uses and signature.kind in LINEAR:
-            found.add(node)
-            continue
-        if signature.kind == "additive":
-            found |= {node} & uses.keys()
-            todo += data
-        elif signature.kind == "layout" or (signature.kind == "index" and signature.degree is not None):
-            todo += [s for s in data if s.op == "call_function"]
-        elif "scaled_dot_product" in printed(node.target):
-            todo.append(sources[node][2])
-        elif signature.kind == "multilinear":
-            todo += data if len(data) < 2 else [_carrier(data, residual)]
-        elif signature.kind == "pointwise" and signature.degree == 1 and not signature.bounded and len(data) == 1:
-            todo += data
-        else:
-            return None
-        if not data:
-            return None
-    return found
+        tried.append(found)
+        powers = degrees(dims, found, residual.add)
+        if powers is not None and powers.get(branch) == 1 and (stream is None or stream not in powers):  # type: ignore[arg-type]
+            return found
+    return None
 
 
-def _leads(dims: Dims, node: fx.Node, residual: Residual) -> bool:
-    """Is this operand of the add its branch, behind factors and dropout?"""
-    while node not in residual.branch:
-        data = [s for s in dims.facts.folded.sources.get(node, ()) if dims.facts.folded.status.get(s) == DATA]
-        if node is residual.stream or len(data) != 1:
-            return False
-        node = data[0]
-    return True
+@dataclass(slots=True)
+class _Walk:
+    """Back from a branch's end, at each product of two activations by the factor that `picks` says."""
+
+    dims: Dims
+    residual: Residual
+    uses: dict[fx.Node, list[RawUse]]
+    picks: tuple[int, ...]
+    products: int = 0
+
+    def back(self, end: fx.Node | None) -> set[fx.Node]:
+        """The nodes where parameters are met."""
+        sources, status = self.dims.facts.folded.sources, self.dims.facts.folded.status
+        seen: set[fx.Node] = set()
+        found: set[fx.Node] = set()
+        todo = [end] if end is not None else []
+        while todo:
+            node = todo.pop()
+            if node in seen or node.op != "call_function" or node is self.residual.stream:
+                continue
+            seen.add(node)
+            if node.target is operator.getitem:
+                todo += node.all_input_nodes
+                continue
+            signature = signature_of(node)
+            data = [s for s in sources[node] if status.get(s) == DATA and _real(s)]
+            plain = node in self.uses and all(_plain(s) for s in sources[node] if status.get(s) == WEIGHT)
+            if plain and signature.kind in (*LINEAR, "additive"):
+                found.add(node)
+            if plain and signature.kind in LINEAR:
+                continue
+            if "scaled_dot_product" in printed(node.target):
+                todo.append(sources[node][2])
+            elif signature.kind == "multilinear" and len(data) > 1:
+                todo.append(self.pick(data))
+            elif signature.kind != "normalise":
+                todo += data
+        return found
+
+    def pick(self, data: Sequence[fx.Node]) -> fx.Node:
+        """A factor of a product: first one that is no gate or share, which has a scale of its own."""
+        ordered = sorted(dict.fromkeys(data), key=_gate)
+        at = self.picks[self.products] if self.products < len(self.picks) else 0
+        self.products += 1
+        return ordered[min(at, len(ordered) - 1)]
 
 
 def _real(node: fx.Node) -> bool:
@@ -170,15 +212,10 @@ def _scales(node: fx.Node) -> bool:
     return one or signature.kind == "layout"
 
 
-def _carrier(data: Sequence[fx.Node], residual: Residual) -> fx.Node:
-    """Of the factors of a product the one that is scaled: no gate or share, which has a scale of its own."""
-    return next((s for s in data if s in residual.branch and not _gate(s)), data[0])
-
-
 def _gate(node: fx.Node) -> bool:
     """A share or a gate, behind layout and choices."""
     for _ in range(8):
-        if node.op != "call_function":
+        if node.op != "call_function" or getattr(node.target, "_schema", None) is None:
             return False
         if printed(node.target).startswith(SHARES) or signature_of(node).bounded:
             return True

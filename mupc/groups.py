@@ -52,6 +52,8 @@ def _spoken(name: str, group: Mapping[str, Any]) -> str:
     """The class, by the name of the rule that its options ask for."""
     if group.get("decoupled_weight_decay") and not name.endswith("W"):
         return f"{name}W"
+    if name == "Adafactor" and group.get("scale_parameter") is False:
+        return "Adafactor(scale_parameter=False)"
     return f"{name}Moonshot" if group.get("adjust_lr_fn") == "match_rms_adamw" else name
 
 

@@ -56,7 +56,7 @@ def residuals(graph: fx.Graph, adds: Iterable[Add], is_data: Callable[[fx.Node],
     order = {node: i for i, node in enumerate(graph.nodes)}
     found: dict[fx.Node, Residual] = {}
     for node, *pair in adds:
-        early, late = sorted((_origin(s, is_data) for s in pair), key=order.__getitem__)
+        early, late = sorted((origin(s, is_data) for s in pair), key=order.__getitem__)
         if early is late or shapes(early.meta.get("val")) != shapes(late.meta.get("val")):
             continue
         branch = between(early, late, order)
@@ -77,7 +77,7 @@ def _gated(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node | None:
     if not printed(node.target).startswith("aten.mul") or len(data) != 2:
         return None
     streams = [s for s in data if not _bounded(s, is_data)]
-    return _origin(streams[0], is_data) if len(streams) == 1 else None
+    return origin(streams[0], is_data) if len(streams) == 1 else None
 
 
 def _bounded(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> bool:
@@ -127,7 +127,7 @@ PASSING = (
 )
 
 
-def _origin(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node:
+def origin(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> fx.Node:
     """The value behind casts, copies, dropout and factors that are numbers or parameters."""
     while node.op == "call_function" and printed(node.target).startswith(PASSING):
         data = [s for s in node.all_input_nodes if is_data(s)]

@@ -42,7 +42,7 @@ class SubRoles:
         self.attention: dict[str, set[str]] = defaultdict(set)
         for found in self.attentions():
             for word, node in (("query", found.query), ("key", found.key), ("value", found.value)):
-                for parameter in self._before(node):
+                for parameter in self.makers_of(node):
                     self.attention[parameter].add(word)
             for parameter in self._after(found.out):
                 self.attention[parameter].add("attn_out")
@@ -192,7 +192,7 @@ class SubRoles:
             here = list(dict.fromkeys(u for u, _ in ways))
         return None
 
-    def _before(self, node: fx.Node) -> set[str]:
+    def makers_of(self, node: fx.Node) -> set[str]:
         """The weights that made a value, the nearest on every path back."""
         return self._walk(node, lambda n: self._data(n))
 

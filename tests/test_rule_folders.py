@@ -83,6 +83,8 @@ def test_a_file_of_a_known_name_replaces_it(project: Path) -> None:
         ("[[rule]]\n", '[[rule]]\nkinds = ["depth"]\n', "mine.toml:7: .*no axis of a parameter is the depth"),
         ("[[rule]]\n", '[[rule]]\ngrowing_kinds = ["data"]\n', "mine.toml:7: .*no dim of kind data grows"),
         ('source = "my notebook, page 3"', 'source = " "', r"mine.toml:10: rule\[0\].source"),
+        ('update = "fan_in^-1"\n', "", "mine.toml:11: mine has no update for hidden"),
+        ("[[rule]]\n", "[[rule]]\nends_branch = true\nresidual_branch = false\n", "mine.toml:7: .*never match"),
         ('std = "fan_in^-3/4"', 'std = ""', "mine.toml:7: .*an empty law"),
         ('expect = { std = "n^-3/4" }', 'expect = { std = "n^-1" }', r"mine.toml:12: this is not so: std: n\^-3/4"),
         ('expect = { std = "1" }', 'expect = { std = "n^-3/4" }', r"mine.toml:18: this is so, and stands under"),
@@ -109,11 +111,11 @@ def test_rules_in_one_array_have_lines_too(project: Path) -> None:
         load_rules([project / "my_rules"])
 
 
-@pytest.mark.parametrize("place", ["mine.toml", "parametrizations/more/mine.toml"])
+@pytest.mark.parametrize("place", ["mine.toml", "parametrizations/more/mine.toml", "parametrizations/mine.yaml"])
 def test_a_file_where_none_is_read(project: Path, place: str) -> None:
     (project / "my_rules" / place).parent.mkdir(exist_ok=True)
     (project / "my_rules" / place).write_text(MINE)
-    with pytest.raises(RuleError, match=r"mine.toml: rules lie in"):
+    with pytest.raises(RuleError, match=r"mine.(toml: rules lie in|yaml: rules are files)"):
         load_rules([project / "my_rules"])
 
 

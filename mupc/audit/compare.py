@@ -11,7 +11,7 @@ from mupc.analysis import Analysis
 from mupc.audit.dichotomy import implied
 from mupc.audit.document import Audit, Held, Match, Moved, Row
 from mupc.audit.hold import Holder
-from mupc.audit.multipliers import Multipliers, multipliers
+from mupc.audit.multipliers import Multipliers, Scores, multipliers
 from mupc.audit.state import Live, read
 from mupc.errors import MupcError
 from mupc.exponents import Law, Monomial
@@ -50,7 +50,11 @@ def audit(
         return make_plan(large.analysis, base=base, parametrization=name, optimizer=chosen, rulebase=rules)
 
     plan = planned(parametrization)
-    found = [multipliers(one.analysis, one.model) for one in (small, large)]
+    law = rules.parametrization(parametrization).attention
+    found = _told_apart(
+        (multipliers(small.analysis, small.model), multipliers(large.analysis, large.model)),
+        law.scale if law else None,
+    )  # fmt: skip
     live = [read(one.model, one.optimizer, plan, m.parameters) for one, m in zip((small, large), found, strict=True)]
     live[0] = _parts_of(small, plan, live[0], pairs)
 
@@ -217,15 +221,41 @@ def _attention(plan: Plan, rules: RuleBase, found: Sequence[Multipliers]) -> Ite
         base = found[0].attention.get(module)
         if law is None or base is None or base.contracted == size.contracted:
             continue
-        wanted = base.factor * Law.parse(law.scale).at({"contracted": Monomial.product(["d"])}).evaluate(
-            {"d": size.contracted / base.contracted}
-        )
+        wanted = base.factor * _grown(law.scale, base, size)
         factor = size.factor / wanted
         held = Held(
             what="multiplier", base=base.factor, size=size.factor, wanted=wanted, factor=factor, law=law.scale,
             verdict="ok" if abs(factor - 1) < 1e-4 else "off", note="scale of attention's scores",
         )  # fmt: skip
-        yield Row(name=module, role="attention", held=(held,))
+        yield Row(name=module or "(model)", role="attention", held=(held,))
+
+
+def _grown(law: str, base: Scores, size: Scores) -> float:
+    """By how much the scale should move."""
+    return Law.parse(law).at({"contracted": Monomial.product(["d"])}).evaluate({"d": size.contracted / base.contracted})
+
+
+def _told_apart(found: tuple[Multipliers, Multipliers], law: str | None) -> tuple[Multipliers, Multipliers]:
+    """A number between a query's weight and the scores is the weight's or the scale's, not both's.
+
+    It is the scale's, where it moves, unless the scale is right without it.
+    """
+    small, large = found
+    parameters = [dict(one.parameters) for one in found]
+    attention = [dict(one.attention) for one in found]
+    for module, size in large.attention.items() if law else ():
+        base = small.attention.get(module)
+        if law is None or base is None or not (base.paths or size.paths):
+            continue
+        if abs(size.factor / base.factor / _grown(law, base, size) - 1) < 1e-4:
+            continue
+        for at, one in enumerate((base, size)):
+            attention[at][module] = replace(one, factor=one.whole(), paths={})
+            for name, number in one.paths.items():
+                parameters[at][name] /= number
+    return replace(small, parameters=parameters[0], attention=attention[0]), replace(
+        large, parameters=parameters[1], attention=attention[1]
+    )
 
 
 def _matches(

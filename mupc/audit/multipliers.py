@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,17 +15,26 @@ from mupc.analysis import Analysis
 from mupc.ops import signature_of, tensor_nodes
 from mupc.ops.table import printed
 from mupc.roles import Parameter
-from mupc.subroles import SubRoles
+from mupc.subroles import Attention, SubRoles
 
 PASSING = ("aten.to", "aten._to_copy", "aten.dropout", "aten.clone", "aten.contiguous", "aten.alias", "aten.detach")
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Attention's: the number they are multiplied by, and over how many places their products sum."""
+    """Attention's: the number they are multiplied by, and over how many places their products sum.
+
+    `paths`: by the parameters that made an operand, the number between them and the scores, which is also counted as
+    theirs: part of the weight or of the scale, as the reader takes it.
+    """
 
     factor: float
     contracted: int
+    paths: Mapping[str, float] = field(default_factory=dict)
+
+    def whole(self) -> float:
+        """The scale with what stands on the operands' paths."""
+        return self.factor * math.prod(self.paths.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +155,8 @@ class _Reader:
         """By the module they run in and their place in it: whole ops by their scale, products by what stands around."""
         found: dict[str, Scores] = {}
         seen: Counter[str] = Counter()
-        for one in {a.scores: a for a in SubRoles(analysis.dims_stage).attentions()}.values():
+        finer = SubRoles(analysis.dims_stage)
+        for one in {a.scores: a for a in finer.attentions()}.values():
             node = self.nodes.get(one.scores.name)
             if node is None:
                 continue
@@ -156,10 +167,30 @@ class _Reader:
                 factor = given * math.prod(self.before(s) for s in node.args[:2] if isinstance(s, fx.Node))
             else:
                 factor, contracted = self.around(node), _contracted(analysis, one.scores)
+            paths = {name: factor_ for name, factor_ in self.paths(finer, one) if factor_ != 1.0}
             module = str(node.meta.get("module", ""))
             seen[module] += 1
-            found[module if seen[module] == 1 else f"{module}#{seen[module]}"] = Scores(factor, contracted)
+            found[module if seen[module] == 1 else f"{module}#{seen[module]}"] = Scores(factor, contracted, paths)
         return found
+
+    def paths(self, finer: SubRoles, one: Attention) -> Iterator[tuple[str, float]]:
+        """The maker of each operand of the scores, where it makes nothing else, and the numbers behind it."""
+        for operand in (one.query, one.key):
+            names = sorted(finer.makers_of(operand))
+            if len(names) == 1 and len(finer.attention[names[0]]) == 1 and operand.name in self.nodes:
+                yield names[0], self.behind(self.nodes[operand.name])
+
+    def behind(self, node: fx.Node) -> float:
+        """The numbers between a value and the matrix that made it."""
+        factor, here = 1.0, node
+        while here.op == "call_function" and here.name not in self.contracting:
+            data = self._data(here)
+            number = self.number(here, data[0]) if len(data) == 1 else None
+            if len(data) != 1 or (number is None and not self._passes(here)):
+                break
+            factor *= 1.0 if number is None else number
+            here = data[0]
+        return factor
 
 
 def _contracted(analysis: Analysis, node: fx.Node) -> int:

@@ -9,8 +9,9 @@ from mupc.flow.value import EMPTY, Value
 from mupc.signature import Signature
 
 ZERO = Fraction(0)
-BENT = ("aten.gelu", "aten.silu", "aten.mish", "aten.elu", "aten.selu", "aten.celu", "aten.hardswish", "aten.expm1",
-        "aten.log1p", "aten.sinh", "aten.asinh", "aten.hardshrink")  # fmt: skip  # neither odd nor even, f(0) = 0
+# Neither odd nor even, with f(0) = 0.
+BENT = ("aten.gelu", "aten.glu", "aten.silu", "aten.mish", "aten.elu", "aten.selu", "aten.celu", "aten.hardswish",
+        "aten.expm1", "aten.log1p", "aten.sinh", "aten.asinh", "aten.hardshrink")  # fmt: skip
 
 
 def function(signature: Signature, x: Value, name: str) -> Value:

@@ -299,7 +299,7 @@ def glu(call: Call) -> Signature | None:
     at = call.number("dim", -1) % len(x)
     half = plain("r", out)
     whole = tuple((Sum((half[i], half[i])),) if i == at else a for i, a in enumerate(half))
-    return Signature("pointwise", (whole,), (half,), sizes_of((half, out)), ((0,),), parity=None)
+    return Signature("pointwise", (whole,), (half,), sizes_of((half, out)), ((0,),), degree=None, parity=None)
 
 
 @row(

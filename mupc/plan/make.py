@@ -62,6 +62,8 @@ def make_plan(
     roles = analysis.roles
     dims = with_bases(_dims(analysis, rules, parametrization), base or {})
     depth = next((dim.name for dim in dims if dim.kind == "depth"), None)
+    flat = depth is None and rules.parametrization(parametrization).names("depth")
+    shallow = [f"no blocks with residual branches found: {parametrization}'s laws of depth say nothing"] if flat else []
     if strange := sorted(set(run or {}) - {"batch", "tokens"}):
         raise MupcError(f"run: {strange[0]!r} is neither batch nor tokens")
     ratios = {d.name: d.size / d.base for d in dims}
@@ -70,7 +72,7 @@ def make_plan(
     )  # fmt: skip
     return Plan(
         model=_model(analysis),
-        coverage=_coverage(analysis),
+        coverage=_coverage(analysis, shallow),
         dims=dims,
         parametrization=parametrization,
         optimizer=optimizer,
@@ -92,6 +94,11 @@ def _named(parametrization: Parametrization, dims: Sequence[FoundDim]) -> None:
 
 def _open(analysis: Analysed, parametrization: Parametrization) -> Iterator[Finding]:
     """Branches that the parametrization multiplies, where no factor on a tensor does it."""
+    if depth is None and parametrization.names("depth"):
+        message = (
+            f"no list of blocks with residual branches was found: {parametrization.name}'s laws of depth say nothing"
+        )
+        yield Finding(code="MUP209", severity="warning", message=message)
     laws = [rule.multiplier for rule in parametrization.rule if rule.ends_branch and rule.multiplier]
     for place in analysis.open_branches if laws else ():
         message = f"no factor on a tensor multiplies this residual branch; {parametrization.name} wants {laws[0]}"
@@ -109,9 +116,9 @@ def _model(analysis: Analysed) -> Model:
     )
 
 
-def _coverage(analysis: Analysed) -> Coverage:
+def _coverage(analysis: Analysed, notes: Sequence[str]) -> Coverage:
     said = dict(analysis.coverage)
-    return Coverage(**said | {"assumed_ops": (*said.get("assumed_ops", ()), *analysis.guesses)})
+    return Coverage(**said | {"assumed_ops": (*said.get("assumed_ops", ()), *analysis.guesses, *notes)})
 
 
 def _dims(analysis: Analysed, rules: RuleBase, parametrization: str) -> list[Dim]:

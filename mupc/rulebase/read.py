@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from mupc._paths import rules_dir
-from mupc.errors import RuleError
+from mupc.errors import MupcError, RuleError
 from mupc.exponents import Law
 from mupc.rulebase.base import RuleBase, failure
 from mupc.rulebase.schema import (
@@ -32,6 +32,7 @@ from mupc.rulebase.schema import (
 
 Place = Sequence[str | int]
 E = TypeVar("E", bound=Entry)
+OTHERS = (".toml", ".yaml", ".yml", ".json")  # what may be meant for rules
 FOLDERS = ("parametrizations", "optimizers", "weight_decay", "initializers", "hardware", "lint")
 
 
@@ -91,6 +92,13 @@ def _check_folder(folder: Path) -> None:
         stray = inside.name not in FOLDERS if inside.is_dir() else inside.suffix == ".toml"
         if stray and not inside.name.startswith((".", "_")):
             raise RuleError(f"{inside}: rules lie in folders named {', '.join(FOLDERS)}")
+        odd = (
+            [p for p in inside.iterdir() if p.suffix.lower() in OTHERS and p.suffix != ".toml"]
+            if inside.is_dir()
+            else []
+        )
+        if odd:
+            raise RuleError(f"{min(odd)}: rules are files named NAME.toml")
         nested = sorted(path for path in inside.glob("*/**/*.toml")) if inside.is_dir() else []
         if nested:
             raise RuleError(f"{nested[0]}: rules lie in {inside} itself, not in folders below it")
@@ -187,6 +195,8 @@ def _check_effect(file: File[Parametrization], at: int) -> None:
     strange = [op for op in rule.ops or () if theirs and not _is_op(op)]
     if strange and len(strange) == len(rule.ops or ()):
         file.wrong(("rule", at, "ops"), f"this rule can never match: torch has no op {' or '.join(strange)}")
+    if rule.ends_branch and rule.residual_branch is False:
+        file.wrong(("rule", at, "ends_branch"), "this rule can never match: what ends a branch is on one")
     for later in range(at + 1, len(file.entry.rule)):
         if _overrides(file.entry.rule[later], rule):
             line = line_of(file.text, ("rule", later))
@@ -213,7 +223,10 @@ def _own_ops() -> frozenset[str]:
 def _check_cases(file: File[Any], base: RuleBase) -> None:
     """What a user's own file claims of itself must hold."""
     for place, case in _cases(file.entry):
-        wrong = failure(base, file.entry, case)
+        try:
+            wrong = failure(base, file.entry, case)
+        except MupcError as error:
+            file.wrong(place, str(error))
         if (place[0] == "valid") == bool(wrong):
             said = f"this is not so: {wrong}" if wrong else "this is so, and stands under [[invalid]]"
             file.wrong(place, said)

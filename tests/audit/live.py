@@ -71,8 +71,9 @@ def zero_rate(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
 class ByHand(nn.Module):
     """Attention written out. `heads` heads at every width: head_dim grows."""
 
-    def __init__(self, width: int, power: float, whole: bool) -> None:
+    def __init__(self, width: int, power: float, whole: bool, where: str = "scores") -> None:
         super().__init__()
+        self.where = where
         self.wte, self.ln = nn.Embedding(VOCAB, width), nn.LayerNorm(width)
         self.q, self.k, self.v, self.proj = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.head = nn.Linear(width, VOCAB, bias=False)
@@ -83,16 +84,19 @@ class ByHand(nn.Module):
         h = self.ln(x)
         q, k, v = (layer(h).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
         scale = q.shape[-1] ** self.power
-        if self.whole:
+        if self.where != "scores":
+            q, k = (q * scale, k) if self.where == "query" else (q, k * scale)
+            y = (q @ k.mT).softmax(-1) @ v
+        elif self.whole:
             y = F.scaled_dot_product_attention(q, k, v, scale=scale)
         else:
             y = ((q @ k.mT) * scale).softmax(-1) @ v
         return self.head(x + self.proj(y.transpose(1, 2).flatten(2)))
 
 
-def _by_hand(width: int, power: float, whole: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _by_hand(width: int, power: float, whole: bool, where: str = "scores") -> tuple[nn.Module, torch.optim.Optimizer]:
     m = width / BASE
-    model = ByHand(width, power, whole)
+    model = ByHand(width, power, whole, where)
     for name, tensor in model.named_parameters():
         if tensor.ndim == 2:
             std = {"wte": 0.02, "head": 0.02 / m}.get(name.partition(".")[0], 0.02 / math.sqrt(m))
@@ -112,6 +116,15 @@ def by_hand(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def by_hand_over_root(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
     return _by_hand(width, -0.5, False)
+
+
+def on_query(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The scale stands on the query: it is no factor on the query's weight beside."""
+    return _by_hand(width, -1, False, "query")
+
+
+def on_key_over_root(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:
+    return _by_hand(width, -0.5, False, "key")
 
 
 def whole(width: int = 128) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -1,0 +1,116 @@
+"""By which power of c > 0 a value grows where some parameters are c times as large: its degree, or that it has none.
+
+A norm's eps, and other numbers that guard against zero, are left out of account.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection
+from fractions import Fraction
+from math import isinf
+
+from torch import fx
+
+from mupc.dims import Dims
+from mupc.dims.records import WEIGHT
+from mupc.ops import signature_of
+from mupc.ops.table import printed
+from mupc.signature import Signature
+
+ZERO, ONE = Fraction(0), Fraction(1)
+GUARD = 1e-3
+# Adds term by term, choices among terms, copies of one over another: as their terms are, where those agree.
+TERMWISE = ("aten.add", "aten.sub", "aten.rsub", "aten.where", "aten.copy", "aten.maximum", "aten.minimum",
+            "aten.fmax", "aten.fmin", "aten.masked_fill")  # fmt: skip
+ZEROS = ("aten.zeros", "aten.new_zeros", "aten.zeros_like", "aten.empty", "aten.new_empty")  # c times nothing
+
+
+def degrees(dims: Dims, ends: Collection[fx.Node], until: fx.Node) -> dict[fx.Node, Fraction] | None:
+    """Those that are not zero, of all values up to a node, the parameters that `ends` use being of degree one there.
+
+    None where a value is no power of c, or where one that is not of degree zero is read behind `until` too.
+    """
+    folded, live = dims.facts.folded, dims.facts.live
+    order = {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
+    first, last = min(order[node] for node in ends), order[until]
+    outputs = set(dims.facts.trace.outputs.values())
+    found: dict[fx.Node, Fraction] = {}
+    for node in dims.facts.trace.graph.nodes:
+        if not first <= order[node] < last or node.op != "call_function" or node not in live:
+            continue
+        sources = folded.sources.get(node, [])
+        scaled = {s: ONE for s in sources if folded.status.get(s) == WEIGHT} if node in ends else {}
+        degree = _of(node, sources, {**{s: found[s] for s in sources if s in found}, **scaled})
+        if degree is None:
+            return None
+        if degree:
+            found[node] = degree
+            later = any(order[user] > last and user in live for user in node.users)
+            if later or node in outputs:
+                return None
+    return found
+
+
+def _of(node: fx.Node, sources: list[fx.Node], known: dict[fx.Node, Fraction]) -> Fraction | None:
+    """A call's degree from those of its operands that have one."""
+    if node.target is operator.getitem:
+        return next((known[s] for s in node.all_input_nodes if s in known), ZERO)
+    if not known or not _real(node):
+        return ZERO  # what is counted or compared, of a value that is only larger, is the same
+    given = [known.get(s, ZERO) for s in sources]
+    if getattr(node.target, "_schema", None) is None:
+        return None
+    signature, name = signature_of(node), printed(node.target)
+    if "scaled_dot_product" in name:
+        return given[2] if not given[0] and not given[1] else None
+    if signature.kind == "multilinear":
+        return _same(sum((given[i] for i in term), ZERO) for term in signature.terms)
+    if signature.kind == "normalise":
+        return _normalised(signature, given, name)
+    if signature.kind == "pointwise":
+        return _pointwise(signature, given, name)
+    if (signature.kind == "additive" and name.startswith(TERMWISE)) or signature.kind in ("layout", "index"):
+        if signature.degree is None or any(_matters(a) for a in node.args if signature.kind == "additive"):
+            return None
+        return _same(known.get(s, ZERO) for s in sources if _real(s) and not _empty(s))
+    return None
+
+
+def _same(powers: object) -> Fraction | None:
+    """That of all terms, where they are alike."""
+    kinds = set(powers)  # type: ignore[call-overload]
+    return kinds.pop() if len(kinds) == 1 else None if kinds else ZERO
+
+
+def _normalised(signature: Signature, given: list[Fraction], name: str) -> Fraction | None:
+    """What comes in at any size goes out at one, times a gain, plus a bias; a softmax knows sizes."""
+    if "softmax" in name:
+        return None
+    terms = [sum((given[i] for i in term if i), ZERO) for term in signature.terms]
+    return _same(terms) if terms else ZERO
+
+
+def _pointwise(signature: Signature, given: list[Fraction], name: str) -> Fraction | None:
+    if name.startswith("aten.div") and len(given) > 1:
+        return given[0] - given[1]
+    if signature.degree is None or signature.bounded or any(given[1:]):
+        return None
+    return given[0] * signature.degree
+
+
+def _matters(argument: object) -> bool:
+    """A number beside values that is not the same c times as large."""
+    return isinstance(argument, (int, float)) and abs(argument) >= GUARD and not isinf(argument)
+
+
+def _empty(node: fx.Node) -> bool:
+    return node.op == "call_function" and printed(node.target).startswith(ZEROS)
+
+
+def _real(node: fx.Node) -> bool:
+    held = node.meta.get("val")
+    if isinstance(held, (tuple, list)):
+        return True
+    dtype = getattr(held, "dtype", None)
+    return dtype is None or dtype.is_floating_point or dtype.is_complex
