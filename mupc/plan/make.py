@@ -94,11 +94,6 @@ def _named(parametrization: Parametrization, dims: Sequence[FoundDim]) -> None:
 
 def _open(analysis: Analysed, parametrization: Parametrization) -> Iterator[Finding]:
     """Branches that the parametrization multiplies, where no factor on a tensor does it."""
-    if depth is None and parametrization.names("depth"):
-        message = (
-            f"no list of blocks with residual branches was found: {parametrization.name}'s laws of depth say nothing"
-        )
-        yield Finding(code="MUP209", severity="warning", message=message)
     laws = [rule.multiplier for rule in parametrization.rule if rule.ends_branch and rule.multiplier]
     for place in analysis.open_branches if laws else ():
         message = f"no factor on a tensor multiplies this residual branch; {parametrization.name} wants {laws[0]}"
