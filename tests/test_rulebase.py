@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -288,3 +289,11 @@ def test_ops_that_rules_name_are_ops() -> None:
     named = {op for entry in BASE.parametrizations.values() for rule in entry.rule for op in rule.ops or ()}
     assert named
     assert all(map(_is_op, named)), named
+
+
+def test_every_code_that_is_told_is_explained() -> None:
+    """And none is explained that nothing tells."""
+    package = Path(rules_dir()).parent / "mupc"
+    told = {code for file in package.rglob("*.py") for code in re.findall(r"\bMUP\d{3}\b", file.read_text())}
+    assert told == set(BASE.mistakes)
+    assert all("Do instead" in BASE.explain(code) for code in told)

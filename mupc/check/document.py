@@ -36,7 +36,9 @@ class Row(Frozen):
 
 class Tensor(Frozen):
     """One parameter: slopes of its size, of its first update over the rate, of its gradient; and of its own effect, how
-    far its update alone moves what it makes. `verdict`: what flow says of that effect, where the measurement agrees."""
+    far its update alone moves what it makes. `verdict`: what flow says of that effect, where the measurement agrees.
+    `top` and `top_update`: slopes of a matrix's largest singular value and of its update's, over sqrt(out/in); none
+    under the spectral condition (arXiv:2310.17813)."""
 
     name: str
     source: str | None
@@ -47,6 +49,8 @@ class Tensor(Frozen):
     half: float | None
     predicted: str | None
     verdict: str
+    top: float | None = None
+    top_update: float | None = None
 
 
 class Check(Frozen):

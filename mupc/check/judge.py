@@ -115,8 +115,9 @@ def _tensors(flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Mea
     out = []
     for name in names:
         slopes = {}
-        for what in ("size", "step", "grad"):
-            series = {w: [getattr(m.weights[name], what) for m in ms if name in m.weights] for w, ms in runs.items()}
+        for what in ("size", "step", "grad", "top", "top_step"):
+            every = {w: [getattr(m.weights[name], what) for m in ms if name in m.weights] for w, ms in runs.items()}
+            series = {w: [value for value in values if value is not None] for w, values in every.items()}
             found = fit(series) if all(series.values()) else None
             slopes[what] = None if found is None else round(found.power, 4)
         one = judged.get(name)
@@ -133,6 +134,7 @@ def _tensors(flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Mea
                 effect=None if effect is None else round(effect.power, 4),
                 half=None if effect is None or effect.half is None else round(effect.half, 4),
                 predicted=None if power is None else str(power), verdict=_own(one, power, effect),
+                top=slopes["top"], top_update=slopes["top_step"],
             )
         )  # fmt: skip
     return out

@@ -9,7 +9,7 @@ coordinate check of Haas et al. 2024 (arXiv:2411.00075) and Everett et al. 2024 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from typing import Any
@@ -21,6 +21,7 @@ from mupc.blame import blame
 from mupc.check.run import Graph, Values, as_dtype, floats
 from mupc.check.scene import Scene, synthetic
 from mupc.check.step import direction
+from mupc.diagnostics import as_matrix, spectral_scale, top_singular
 from mupc.dims.facts import primary
 from mupc.dims.records import DATA, WEIGHT
 from mupc.errors import MupcError
@@ -43,11 +44,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Of one tensor: RMS of its entries, of its step (over the rate in the linear regime) and of its gradient."""
+    """Of one tensor: RMS of its entries, of its step (over the rate in the linear regime) and of its gradient; of
+    matrices the largest singular value too, and that of the step, over sqrt(out/in): the same at every width under the
+    spectral condition (arXiv:2310.17813)."""
 
     size: float
     step: float
     grad: float
+    top: float | None = None
+    top_step: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,9 @@ def measure(scene: Scene, *, steps: int | None = None, lr: float = 1e-3, seed: i
         else:
             moved = _trained(scene, graph, parameters, first, steps, lr, seed)
         over = RATE if steps is None else 1.0
-        weights = _weights(parameters, moved, first, over)
+        roles = scene.analysis.roles.parameters
+        hidden = [n for n, p in parameters.items() if n in roles and roles[n].role == "hidden" and not p.is_complex()]
+        weights = _weights(parameters, moved, first, over, hidden if seed == 0 else ())
         values, effects = _changes(scene, graph, before, moved, grads, over)
     return Measured(values, weights, float(loss.detach()), effects)
 
@@ -193,12 +200,19 @@ def _trained(
 
 
 def _weights(
-    before: Mapping[str, Tensor], after: Mapping[str, Tensor], grads: Mapping[str, Tensor], over: float
-) -> dict[str, Weighed]:
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], grads: Mapping[str, Tensor], over: float,
+    matrices: Collection[str],
+) -> dict[str, Weighed]:  # fmt: skip
+    steps = {name: after[name] - value.detach() for name, value in before.items() if name in grads}
+    shapes = {name: as_matrix(before[name]).shape for name in matrices if name in steps}
+    tops = top_singular({name: before[name].detach() for name in shapes})
+    moved = top_singular({name: steps[name] / over for name in shapes})
+    sizes = {name: [spectral_scale(float(found[name]), shape) for found in (tops, moved)]
+             for name, shape in shapes.items()}  # fmt: skip
     return {
-        name: Weighed(rms(value), rms(after[name] - value.detach()) / over, rms(grads[name]))
-        for name, value in before.items() if name in grads
-    }  # fmt: skip
+        name: Weighed(rms(before[name]), rms(step) / over, rms(grads[name]), *sizes.get(name, ()))
+        for name, step in steps.items()
+    }
 
 
 def _changes(

@@ -30,6 +30,11 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
         rows = [[t.name, t.predicted or "none", _slope(t.effect, t.half), t.verdict, line_of(t.source)] for t in own]
         lines += table_of(["parameter", "its own update moves by", "measured", "verdict", "line"], rows, width)
         lines.append(Text())
+    matrices = [t for t in check.tensors if t.top is not None] if verbose else []
+    if matrices:
+        rows = [[t.name, _slope(t.top, None), _slope(t.top_update, None)] for t in matrices]
+        lines += table_of(["matrix", "largest singular value over sqrt(out/in)", "its update's"], rows, width)
+        lines.append(Text())
     ill = [row for row in check.rows if row.measured in ("grows", "vanishes")]
     agreeing = f"Agreeing: {check.agreeing} of {check.judged} values"
     if check.unclear:

@@ -18,6 +18,7 @@ from mupc.rulebase.schema import (
     DecayRule,
     Entry,
     Initializer,
+    Mistake,
     Optimizer,
     Parametrization,
     Rule,
@@ -100,6 +101,7 @@ class RuleBase(BaseModel):
     optimizers: dict[str, Optimizer]
     weight_decays: dict[str, WeightDecay] = {}
     initializers: dict[str, Initializer] = {}
+    mistakes: dict[str, Mistake] = {}
 
     def apply(self, parametrization: str, optimizer: str, subject: Subject, weight_decay: str | None = None) -> Applied:
         """The exponents of one parameter; `weight_decay` names a rule to go by instead of the optimizer's own.
@@ -201,6 +203,7 @@ class RuleBase(BaseModel):
             ("optimizer", self.optimizers),
             ("weight decay", self.weight_decays),
             ("initializer", self.initializers),
+            ("finding", self.mistakes),
         ]
         return [(kind, table[name]) for kind, table in tables for name in sorted(table)]
 

@@ -24,6 +24,7 @@ from mupc.rulebase.schema import (
     Claims,
     Entry,
     Initializer,
+    Mistake,
     Optimizer,
     Parametrization,
     Rule,
@@ -54,11 +55,13 @@ def _load(extra: tuple[Path, ...]) -> RuleBase:
     optimizers = _files(folders, "optimizers", Optimizer)
     decays = _files(folders, "weight_decay", WeightDecay)
     initializers = _files(folders, "initializers", Initializer)
+    mistakes = _files(folders, "lint", Mistake)
     base = RuleBase(
         parametrizations={name: file.entry for name, file in parametrizations.items()},
         optimizers={name: file.entry for name, file in optimizers.items()},
         weight_decays={name: file.entry for name, file in decays.items()},
         initializers={name: file.entry for name, file in initializers.items()},
+        mistakes={file.entry.name: file.entry for file in mistakes.values()},
     )
     for parametrization in parametrizations.values():
         _check_parametrization(parametrization, base)
@@ -123,7 +126,7 @@ def read(path: Path, model: type[E]) -> File[E]:
         message = f"{_spelled(first['loc'])}: {_said(first['type'], first['msg'])}"
         raise RuleError(f"{path}:{line_of(text, first['loc'])}: {message}") from error
     file = File(path, text, entry)
-    if entry.name != path.stem:
+    if entry.name != path.stem and not (model is Mistake and path.stem.startswith(f"{entry.name}-")):
         file.wrong(("name",), f"the name is {entry.name!r}, the file's is {path.stem!r}: they must agree")
     return file
 

@@ -268,6 +268,12 @@ class Initializer(Entry):
     kurtosis: float | None = None
 
 
+class Mistake(Entry):
+    """A code under which findings are told: why it matters, and what to do `instead`."""
+
+    instead: Words
+
+
 class SymmetryTable(Strict):
     """Powers of t: see `mupc.exponents.Symmetry`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from mupc.rulebase.schema import Entry, Initializer, Optimizer, Parametrization, Rule, WeightDecay
+from mupc.rulebase.schema import Entry, Initializer, Mistake, Optimizer, Parametrization, Rule, WeightDecay
 
 WIDTH = 100
 
@@ -22,6 +22,8 @@ def explained(kind: str, entry: Entry) -> str:
     if isinstance(entry, Initializer):
         knobs = "".join(f", {name} {value:g}" for name, value in entry.knobs.items())
         lines.append(f"distribution {entry.distribution}{knobs}")
+    if isinstance(entry, Mistake):
+        lines.append(f"Do instead: {entry.instead}")
     return "\n".join(line for long in lines for line in _folded(long)).rstrip()
 
 

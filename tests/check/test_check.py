@@ -165,3 +165,18 @@ def test_misuse_is_one_line(arguments: list[str], said: str, capsys: pytest.Capt
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert said in errors[0]
+
+
+def test_singular_values_follow_the_spectral_condition(tmp_path: Path) -> None:
+    """Under muP a hidden matrix's largest singular value over sqrt(out/in), and its update's, are one at every width;
+    under one std and one rate both grow."""
+    found = {}
+    for how, extra in (("mup", ["--parametrization", "mup"]), ("as it stands", [])):
+        out = tmp_path / f"{how}.json"
+        asked = ["check", f"{SETUPS}:standard", "--widths", "width=64,128,256", "--format", "json", "-o", str(out)]
+        run([*asked, *extra])
+        tensors = Check.from_json(out.read_text()).tensors
+        found[how] = [t for t in tensors if "blocks" in t.name and t.top is not None]
+    assert len(found["mup"]) == len(found["as it stands"]) >= 6
+    assert all(abs(t.top or 0) < 0.1 and abs(t.top_update or 0) < 0.3 for t in found["mup"])
+    assert all((t.top or 0) > 0.4 and (t.top_update or 0) > 0.6 for t in found["as it stands"])
