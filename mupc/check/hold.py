@@ -10,6 +10,7 @@ from mupc.check.measure import QUANTITIES, Measured
 from mupc.check.slopes import Slope, fit
 from mupc.flow import Flow
 from mupc.flow.powers import Power
+from mupc.flow.value import Value
 
 WITHIN = 0.12
 FEW = 0.25  # of outputs with few entries, at init, where chance is large
@@ -33,12 +34,12 @@ class Held:
 
 def hold(
     runs: Mapping[int, Sequence[Measured]], flow: Flow, nodes: Iterable[str], outputs: Iterable[str] = (),
-    chance: bool = True,
+    chance: bool = True, training: bool = False,
 ) -> list[Held]:  # fmt: skip
     """Every judged value's quantities. `runs` has a measurement a seed, by width.
 
     `chance` allows for half of each slope's 95 % interval beside the tolerance, and for sums whose terms have not
-    parted yet at the widths measured.
+    parted yet at the widths measured. `training`: after real steps what is bounded may have stopped growing.
     """
     values = {node.name: (node, value) for node, value in flow.values.items()}
     few = set(outputs)
@@ -57,8 +58,17 @@ def hold(
             sizes = {w: [m.values[name].init for m in ms if name in m.values] for w, ms in runs.items()}
             within = FEW if name in few else WITHIN
             loose = {"init": value.mixed, "propagating": value.loose, "change": value.spread}.get(quantity, Fraction(0))
+            if training and quantity in ("change", "propagating"):
+                loose = max(loose, _bounded(value))
             found.append(_one(name, quantity, predicted[quantity], series, sizes, within, chance, loose))
     return found
+
+
+def _bounded(value: Value) -> Fraction:
+    """How far below its first-order change a value's change to all orders stays."""
+    if value.delta1 is None or value.delta is None:
+        return Fraction(0)
+    return value.delta1 - value.delta
 
 
 def _one(

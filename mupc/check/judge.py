@@ -31,7 +31,7 @@ def checked(
     first = next(iter(runs.values()))[0]
     nodes = {j.node.name: j.node for j in values if j.node.name in first.values}
     outputs = [node.name for node, word in judged_nodes(analysis).items() if word == "output"]
-    held = hold(runs, flow, list(nodes), outputs)
+    held = hold(runs, flow, list(nodes), outputs, training=steps > 0)
     rows = []
     for name, node in nodes.items():
         own = [one for one in held if one.node == name]
