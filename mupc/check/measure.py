@@ -25,6 +25,7 @@ from mupc.diagnostics import as_matrix, spectral_scale, top_singular
 from mupc.dims.facts import primary
 from mupc.dims.records import DATA, WEIGHT
 from mupc.errors import MupcError
+from mupc.flow.verdicts import judged_nodes
 from mupc.ops import tensor_nodes
 
 RATE = 1e-7  # in the linear regime: small beside float64's digits, large beside its rounding
@@ -224,6 +225,8 @@ def _changes(
     And what each tensor's update moves by itself, where an op has it as an operand.
     """
     status = scene.analysis.dims_stage.facts.folded.status
+    judged = {node.name for node in judged_nodes(scene.analysis)}
+    judged |= {node.name for node in graph.nodes if "scaled_dot_product" in str(node.target)}  # for their scores
     kept = {node.name: node for node in scene.analysis.dims_stage.facts.trace.graph.nodes}
     after: Values = {}
     samples: dict[str, Sample] = {}
@@ -243,13 +246,16 @@ def _changes(
         own = other = None
         if weights and data:
             own = rms(graph.call(node, {**_of(sources, before), **_of(weights, after)}) - old) / over
-            other = rms(graph.call(node, {**_of(sources, after), **_of(weights, before)}) - old) / over
+            if node.name in judged:
+                other = rms(graph.call(node, {**_of(sources, after), **_of(weights, before)}) - old) / over
             for weight in weights:
                 if len(weights) == 1 and weight in graph.parameters:
                     effects[f"{graph.parameters[weight]}|{node.name}"] = own
                 elif weight in graph.parameters and before[weight].shape == after[weight].shape:
                     alone = {**_of(sources, before), weight: after[weight]}
                     effects[f"{graph.parameters[weight]}|{node.name}"] = rms(graph.call(node, alone) - old) / over
+        if node.name not in judged:
+            continue
         grad = rms(grads[node]) if node in grads else None
         samples[node.name] = Sample(rms(old), rms(value - old) / over, own, other, grad)
     return samples, effects

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ def remembered(path: Path) -> Measured | None:
 
 def remember(path: Path, found: Measured) -> None:
     kept = {
-        "values": {n: [s.init, s.change, s.effective, s.propagating, s.grad] for n, s in found.values.items()},
-        "weights": {n: [w.size, w.step, w.grad] for n, w in found.weights.items()},
+        "values": {n: list(astuple(s)) for n, s in found.values.items()},
+        "weights": {n: list(astuple(w)) for n, w in found.weights.items()},
         "loss": found.loss,
         "effects": dict(found.effects),
     }
