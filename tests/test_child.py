@@ -68,6 +68,13 @@ def test_what_never_returns_is_stopped_where_it_is(target, line):
     assert message.startswith(f"{BAD / target}:{line}: not done after 5 s")
 
 
+def test_a_large_parent_is_none_of_the_childs_memory():
+    """What this process holds is not what the model takes (Linux hands a peak on to the processes that it starts)."""
+    held = bytearray(1_200_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    assert said(str(BAD / "grows.py"), memory=1.1).startswith(f"{BAD / 'grows.py'}:5: out of memory")
+
+
 def test_memory_taken_piece_by_piece_is_stopped():
     assert said(str(BAD / "grows.py"), memory=1.0).startswith(f"{BAD / 'grows.py'}:5: out of memory")
 
