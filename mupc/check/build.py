@@ -15,7 +15,7 @@ from mupc.analysis import Analysis, analyze
 from mupc.audit.compare import counterparts, moved_dims, rule_named
 from mupc.blame import blame
 from mupc.check.document import Check
-from mupc.check.judge import checked
+from mupc.check.judge import Settings, checked
 from mupc.check.measure import Measured, measure
 from mupc.check.remember import fingerprint, place, remember, remembered
 from mupc.check.scene import Knobs, Loss, Scene, materialized, multiplied, of_optimizer, planned, shared
@@ -23,13 +23,15 @@ from mupc.check.widths import alike, points_of, ratio_of, width_of
 from mupc.errors import MupcError, TargetError
 from mupc.flow import Flow, Ray, flow, from_plan
 from mupc.flow.numbers import probed
-from mupc.flow.standing import from_twins
+from mupc.flow.powers import Power
+from mupc.flow.standing import Standing, from_twins
 from mupc.groups import groups
 from mupc.initializers import reset
 from mupc.inputs import Inputs, find_inputs, from_example
 from mupc.instance import Draws, Instance, Maker
 from mupc.plan import Plan, make_plan
 from mupc.rulebase import RuleBase, load_rules
+from mupc.rulebase.schema import Optimizer
 from mupc.structure import unwrapped
 from mupc.target.load import Built, build_target
 from mupc.target.python import function_at
@@ -138,10 +140,10 @@ class _Checker:
                     remember(key, found)
                 runs.setdefault(width, []).append(found)
         draws = Draws.of(self.maker, small, large, (points[0], points[1]))
-        predicted, setup, notes = self.predicted(small, large, ratio, draws)
+        predicted, setup, notes, settings = self.predicted(small, large, ratio, draws)
         return checked(
             large.analysis, predicted, runs, target=self.job.target, setup=setup, steps=0 if steps is None else steps,
-            how=said, notes=notes,
+            how=said, notes=notes, settings=settings,
         )  # fmt: skip
 
     def scene(self, point: Mapping[str, Any], seed: int, base: Instance, known: Instance) -> Scene:
@@ -176,8 +178,10 @@ class _Checker:
             parametrization=self.asked.parametrization or "mup", rulebase=self.rules,
         )  # fmt: skip
 
-    def predicted(self, small: Instance, large: Instance, ratio: Fraction, draws: Draws) -> tuple[Flow, str, list[str]]:
-        """What flow says of the same set-up."""
+    def predicted(
+        self, small: Instance, large: Instance, ratio: Fraction, draws: Draws
+    ) -> tuple[Flow, str, list[str], dict[str, Settings]]:
+        """What flow says of the same set-up, and how its settings go with width."""
         numbers = probed(small, large, ratio)
         notes = [f"a number that may go with width: {place}" for place in dict.fromkeys(numbers.unknown.values())]
         asked = self.asked
@@ -186,16 +190,43 @@ class _Checker:
             ray = Ray(depths=frozenset(d.name for d in plan.dims if d.kind == "depth"))
             setup = from_plan(plan, large.analysis.roles, self.rules, ray, numbers)
             notes.append("init drawn by the plan's formula, biases zero; the smallest width is the base")
-            return flow(large.analysis, setup, ray), f"{asked.parametrization}, {asked.optimizer}", notes
+            found = flow(large.analysis, setup, ray)
+            return found, f"{asked.parametrization}, {asked.optimizer}", notes, _planned(plan, ray, self.rules)
         standing = from_twins(small, large, ratio, self.rules, asked.optimizer, numbers, draws)
         notes += [f"init not known: {line}" for line in standing.unread]
         kind = "as it stands, rates of its own" if small.optimizer is not None else "as it stands, one rate for all"
-        return flow(large.analysis, standing.setup, Ray()), f"{kind}, {standing.optimizer}", notes
+        found = flow(large.analysis, standing.setup, Ray())
+        return found, f"{kind}, {standing.optimizer}", notes, _standing(standing, grouped=small.optimizer is not None)
 
     def question(self, point: Mapping[str, Any], seed: int) -> list[Any]:
         """What a measurement depends on beside code."""
         job, asked = self.job, {k: v for k, v in asdict(self.asked).items() if k not in ("widths", "seeds", "fresh")}
         return [job.target, job.settings, job.inputs, job.fixed, job.scaling, asked, point, seed]
+
+
+def _settings(rule: Optimizer, lr: Power, decay: Power, eps: Power) -> Settings:
+    """Of these an optimizer has what its rule says."""
+    decoupled = rule.weight_decay is not None and rule.weight_decay.form == "decoupled"
+    return Settings(lr, decay if decoupled else None, eps if rule.family == "adam" and rule.eps is not None else None)
+
+
+def _planned(plan: Plan, ray: Ray, rules: RuleBase) -> dict[str, Settings]:
+    found = {}
+    for p in plan.parameters:
+        if p.optimizer is not None and p.lr is not None:
+            decay = p.weight_decay if p.weight_decay is not None and p.weight_decay.scale else None
+            powers = [None if scale is None else ray.of(scale.monomial) for scale in (p.lr, decay, p.eps)]
+            found[p.name] = _settings(rules.optimizer(p.optimizer), *powers)
+    return found
+
+
+def _standing(standing: Standing, *, grouped: bool) -> dict[str, Settings]:
+    """One rate, decay and eps for all, where the set-up has no groups of its own."""
+    same = None if grouped else Fraction(0)
+    return {
+        name: _settings(w.rule, w.lr, standing.decay.get(name, same), standing.eps.get(name, same))
+        for name, w in standing.setup.weights.items()
+    }
 
 
 def _say(line: str) -> None:

@@ -37,8 +37,12 @@ class Row(Frozen):
 class Tensor(Frozen):
     """One parameter: slopes of its size, of its first update over the rate, of its gradient; and of its own effect, how
     far its update alone moves what it makes. `verdict`: what flow says of that effect, where the measurement agrees.
+
     `top` and `top_update`: slopes of a matrix's largest singular value and of its update's, over sqrt(out/in); none
-    under the spectral condition (arXiv:2310.17813)."""
+    under the spectral condition (arXiv:2310.17813). `equilibrium`: that of the size at which decoupled decay holds the
+    tensor, its update over sqrt(2 lr decay) (arXiv:2305.17212, Section 3); `eps`: by which power Adam's eps gains on
+    the gradient. These two in the linear regime, where it is known how the settings go with width.
+    """
 
     name: str
     source: str | None
@@ -51,6 +55,8 @@ class Tensor(Frozen):
     verdict: str
     top: float | None = None
     top_update: float | None = None
+    equilibrium: float | None = None
+    eps: float | None = None
 
 
 class Check(Frozen):

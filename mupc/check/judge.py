@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import fx
 
@@ -16,6 +18,16 @@ from mupc.flow.findings import names_of, place_of
 from mupc.flow.powers import Power
 from mupc.flow.verdicts import Moved, judge, judged_nodes
 
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The powers with which a tensor's rate, decoupled decay and Adam's eps go; None where it has none."""
+
+    lr: Power
+    decay: Power
+    eps: Power
+
+
 PARTS = ("effective", "propagating")
 
 UNCLEAR_ROWS = 0.2  # of all values, at most
@@ -23,7 +35,7 @@ UNCLEAR_ROWS = 0.2  # of all values, at most
 
 def checked(
     analysis: Analysis, flow: Flow, runs: Mapping[int, Sequence[Measured]], *, target: str, setup: str, steps: int,
-    how: str, notes: Sequence[str] = (),
+    how: str, notes: Sequence[str] = (), settings: Mapping[str, Settings] = MappingProxyType({}),
 ) -> Check:  # fmt: skip
     """One check. In the linear regime slopes are held against predictions, in training their verdicts are."""
     values, moved = judge(analysis, flow)
@@ -38,7 +50,7 @@ def checked(
         rows.append(_row(names[node], node, own, training=steps > 0))
     judged = [row for row in rows if row.verdict != "unknown"]
     agreeing = sum(row.verdict == "ok" for row in judged)
-    tensors = _tensors(flow, moved, runs)
+    tensors = _tensors(flow, moved, runs, settings if steps == 0 else {})
     unclear = sum(_unclear(row) for row in rows)
     healthy = not any(_ill(row) for row in rows) and not any(t.verdict in ("explodes", "lazy") for t in tensors)
     return Check(
@@ -108,7 +120,9 @@ def _unclear(row: Row) -> bool:
     return row.measured == "unclear" or any(s.why == UNCLEAR for s in row.series if s.quantity != "change")
 
 
-def _tensors(flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Measured]]) -> list[Tensor]:
+def _tensors(
+    flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Measured]], settings: Mapping[str, Settings]
+) -> list[Tensor]:
     """Every parameter's slopes, and its own effect at the use where flow judges it."""
     names = list(next(iter(runs.values()))[0].weights)
     judged = {one.name: one for one in moved}
@@ -135,9 +149,22 @@ def _tensors(flow: Flow, moved: Sequence[Moved], runs: Mapping[int, Sequence[Mea
                 half=None if effect is None or effect.half is None else round(effect.half, 4),
                 predicted=None if power is None else str(power), verdict=_own(one, power, effect),
                 top=slopes["top"], top_update=slopes["top_step"],
+                equilibrium=_equilibrium(slopes["step"], settings.get(name)),
+                eps=_gain(slopes["grad"], settings.get(name)),
             )
         )  # fmt: skip
     return out
+
+
+def _equilibrium(step: float | None, said: Settings | None) -> float | None:
+    """The power of the size that decay holds a tensor at: its step's, less half that of rate times decay."""
+    if step is None or said is None or said.lr is None or said.decay is None:
+        return None
+    return round(step - float(said.lr + said.decay) / 2, 4)
+
+
+def _gain(grad: float | None, said: Settings | None) -> float | None:
+    return None if grad is None or said is None or said.eps is None else round(float(said.eps) - grad, 4)
 
 
 def _own(one: Moved | None, power: Power, effect: Slope | None) -> str:

@@ -32,8 +32,10 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
         lines.append(Text())
     matrices = [t for t in check.tensors if t.top is not None] if verbose else []
     if matrices:
-        rows = [[t.name, _slope(t.top, None), _slope(t.top_update, None)] for t in matrices]
-        lines += table_of(["matrix", "largest singular value over sqrt(out/in)", "its update's"], rows, width)
+        rows = [[t.name, *(_slope(s, None) for s in (t.top, t.top_update, t.equilibrium, t.eps))] for t in matrices]
+        head = ["matrix", "singular value over sqrt(out/in)", "its update's", "size at decay's equilibrium",
+                "eps over gradient"]  # fmt: skip
+        lines += table_of(head, rows, width)
         lines.append(Text())
     ill = [row for row in check.rows if row.measured in ("grows", "vanishes")]
     agreeing = f"Agreeing: {check.agreeing} of {check.judged} values"

@@ -180,3 +180,7 @@ def test_singular_values_follow_the_spectral_condition(tmp_path: Path) -> None:
     assert len(found["mup"]) == len(found["as it stands"]) >= 6
     assert all(abs(t.top or 0) < 0.1 and abs(t.top_update or 0) < 0.3 for t in found["mup"])
     assert all((t.top or 0) > 0.4 and (t.top_update or 0) > 0.6 for t in found["as it stands"])
+    # muP keeps lr * decay: a hidden step of n^-1 is held at n^-1, and eps goes as the gradient. One rate: at one size,
+    # and eps stays where the gradient shrinks.
+    assert all(abs((t.equilibrium or 0) + 1) < 0.1 and abs(t.eps or 0) < 0.3 for t in found["mup"])
+    assert all(abs(t.equilibrium or 0) < 0.1 and (t.eps or 0) > 0.2 for t in found["as it stands"])
