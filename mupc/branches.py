@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -37,7 +37,8 @@ class Branches:
 
 def branches(dims: Dims, groups: Sequence[Sequence[str]]) -> Branches:
     """The branches of blocks that repeat, the outermost; one that stands alone is the same at any depth."""
-    found = [_proper(dims, residual) for residual in dims.facts.residuals]
+    order = places(dims)
+    found = [_proper(dims, order, residual) for residual in dims.facts.residuals]
     stacked = [r for r in found if _stacked(r, groups)]
     within = {node for residual in stacked for node in residual.branch}
     stacked = [r for r in stacked if r.add not in within]
@@ -45,7 +46,7 @@ def branches(dims: Dims, groups: Sequence[Sequence[str]]) -> Branches:
     for use in dims.facts.folded.uses:
         if use.node in dims.facts.live:
             uses.setdefault(use.node, []).append(use)
-    met = [(residual, _ends(dims, residual, uses)) for residual in stacked]
+    met = [(residual, _ends(dims, order, residual, uses)) for residual in stacked]
     reached = {node for _, nodes in met for node in nodes or ()}
     elsewhere = {use.parameter for node, some in uses.items() if node not in reached for use in some}
     ends: list[tuple[Residual, frozenset[str]]] = []
@@ -67,7 +68,8 @@ def stacks(groups: Iterable[Sequence[str]], branches: Iterable[frozenset[str]]) 
 
 def depth(dims: Dims, groups: Sequence[Sequence[str]]) -> int | None:
     """The most blocks with residual branches in one list, however each is built; None where there are none."""
-    held = [modules_of(_proper(dims, residual)) for residual in dims.facts.residuals]
+    order = places(dims)
+    held = [modules_of(_proper(dims, order, residual)) for residual in dims.facts.residuals]
     members: dict[str, set[str]] = {}
     for member in (member for group in stacks(groups, held) for member in group):
         members.setdefault(member.rpartition(".")[0], set()).add(member)
@@ -120,17 +122,23 @@ def _is_data(dims: Dims) -> Callable[[fx.Node], bool]:
     return lambda node: dims.facts.folded.status.get(node) == DATA
 
 
-def _proper(dims: Dims, residual: Residual) -> Residual:
+def places(dims: Dims) -> dict[fx.Node, int]:
+    """Every node's place in the graph."""
+    return {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
+
+
+def _proper(dims: Dims, order: Mapping[fx.Node, int], residual: Residual) -> Residual:
     """The residual with what is made of the stream's own operand: a factor on an embedding is no part of a branch."""
     stream, branch = _operands(dims, residual)
     if stream is None or branch is None or stream is residual.stream:
         return residual
-    order = {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
     found = between(stream, origin(branch, _is_data(dims)), order)
     return Residual(residual.add, stream, found) if found else residual
 
 
-def _ends(dims: Dims, residual: Residual, uses: dict[fx.Node, list[RawUse]]) -> set[fx.Node] | None:
+def _ends(
+    dims: Dims, order: Mapping[fx.Node, int], residual: Residual, uses: dict[fx.Node, list[RawUse]]
+) -> set[fx.Node] | None:
     """The nearest nodes, on all ways back from the add, where parameters are linear, so that the branch is as large as
     they are, all of them together: found by walking back, held by degrees of homogeneity. None where there are none."""
     stream, branch = _operands(dims, residual)
@@ -140,7 +148,7 @@ def _ends(dims: Dims, residual: Residual, uses: dict[fx.Node, list[RawUse]]) -> 
         if not found or found in tried:
             continue
         tried.append(found)
-        powers = degrees(dims, found, residual.add)
+        powers = degrees(dims, order, found, residual.add)
         if powers is not None and powers.get(branch) == 1 and (stream is None or stream not in powers):  # type: ignore[arg-type]
             return found
     return None

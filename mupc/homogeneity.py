@@ -6,8 +6,9 @@ A norm's eps, and other numbers that guard against zero, are left out of account
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fractions import Fraction
+from heapq import heappop, heappush
 from math import isinf
 
 from torch import fx
@@ -26,18 +27,23 @@ TERMWISE = ("aten.add", "aten.sub", "aten.rsub", "aten.where", "aten.copy", "ate
 ZEROS = ("aten.zeros", "aten.new_zeros", "aten.zeros_like", "aten.empty", "aten.new_empty")  # c times nothing
 
 
-def degrees(dims: Dims, ends: Collection[fx.Node], until: fx.Node) -> dict[fx.Node, Fraction] | None:
+def degrees(
+    dims: Dims, order: Mapping[fx.Node, int], ends: Collection[fx.Node], until: fx.Node
+) -> dict[fx.Node, Fraction] | None:
     """Those that are not zero, of all values up to a node, the parameters that `ends` use being of degree one there.
 
-    None where a value is no power of c, or where one that is not of degree zero is read behind `until` too.
+    `order` has every node's place. None where a value is no power of c, or where one that is not of degree zero is read
+    behind `until` too.
     """
     folded, live = dims.facts.folded, dims.facts.live
-    order = {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
-    first, last = min(order[node] for node in ends), order[until]
-    outputs = set(dims.facts.trace.outputs.values())
+    last = order[until]
     found: dict[fx.Node, Fraction] = {}
-    for node in dims.facts.trace.graph.nodes:
-        if not first <= order[node] < last or node.op != "call_function" or node not in live:
+    todo = sorted(ends, key=order.__getitem__)
+    ready = [(order[node], node) for node in todo]
+    met = set(todo)
+    while ready:  # only what is made of them, in the graph's order
+        _, node = heappop(ready)
+        if order[node] >= last or node not in live:
             continue
         sources = folded.sources.get(node, [])
         scaled = {s: ONE for s in sources if folded.status.get(s) == WEIGHT} if node in ends else {}
@@ -46,9 +52,12 @@ def degrees(dims: Dims, ends: Collection[fx.Node], until: fx.Node) -> dict[fx.No
             return None
         if degree:
             found[node] = degree
-            later = any(order[user] > last and user in live for user in node.users)
-            if later or node in outputs:
-                return None
+            for user in node.users:
+                if user.op != "call_function" or (order[user] > last and user in live):
+                    return None  # returned, or read behind the add
+                if user not in met:
+                    met.add(user)
+                    heappush(ready, (order[user], user))
     return found
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import networkx as nx
 from torch import fx, nn
 
 from mupc.ops import signature_of
@@ -30,10 +29,14 @@ def reaching(trace: Trace, numbers: Container[fx.Node] = ()) -> frozenset[fx.Nod
 
     Nor through `numbers`, which are computed from parameters and constants alone: a weight's norm is no use of it.
     """
-    flow = nx.DiGraph()
-    flow.add_edges_from((s, node) for node in trace.graph.nodes for s in node.all_input_nodes if _carries(s, numbers))
-    flow.add_edges_from((node, "end") for node in trace.outputs.values())
-    return frozenset(nx.ancestors(flow, "end")) if "end" in flow else frozenset()
+    found = set(trace.outputs.values())
+    todo = list(found)
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source not in found and _carries(source, numbers):
+                found.add(source)
+                todo.append(source)
+    return frozenset(found)
 
 
 def _carries(node: fx.Node, numbers: Container[fx.Node]) -> bool:

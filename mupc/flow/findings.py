@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
+import networkx as nx
 from torch import fx
 
 from mupc.analysis import Analysis
@@ -206,29 +207,27 @@ def _faults(
 
 def _causes(values: Sequence[Judged]) -> list[Judged]:
     """Those that are off by more than what they are made from."""
+    made = _made_of({judged.node for judged in values})
     before: dict[fx.Node, Fraction] = {}
     out = []
     for judged in values:
-        inherited = _inherited(judged.node, before)
+        inherited = max((before[node] for node in nx.ancestors(made, ("into", judged.node)) if node in before),
+                        default=Fraction(0))  # fmt: skip
         before[judged.node] = max(inherited, judged.power) if judged.verdict == "explodes" else Fraction(0)
         if judged.verdict not in ("ok", "unknown") and (judged.verdict != "explodes" or judged.power > inherited):
             out.append(judged)
     return out
 
 
-def _inherited(node: fx.Node, before: Mapping[fx.Node, Fraction]) -> Fraction:
-    """The largest excess of what a value is made from, through what is not judged."""
-    seen, stack, most = {node}, list(tensor_nodes(node)), Fraction(0)
-    while stack:
-        source = stack.pop()
-        if source in seen or source.op != "call_function":
-            continue
-        seen.add(source)
-        if source in before:
-            most = max(most, before[source])
-        else:
-            stack.extend(tensor_nodes(source))
-    return most
+def _made_of(judged: Set[fx.Node]) -> nx.DiGraph:
+    """From operands to results. What goes into a judged value ends there: behind it the value itself begins."""
+    made = nx.DiGraph()
+    made.add_nodes_from(("into", node) for node in judged)
+    for node in next(iter(judged)).graph.nodes if judged else ():
+        if node.op == "call_function":
+            end = ("into", node) if node in judged else node
+            made.add_edges_from((source, end) for source in tensor_nodes(node))
+    return made
 
 
 def _settings(analysis: Analysis, standing: Standing, found: Flow) -> Iterator[Finding]:
