@@ -6,7 +6,7 @@ A norm's eps, and other numbers that guard against zero, are left out of account
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from heapq import heappop, heappush
 from math import isinf
@@ -86,9 +86,9 @@ def _of(node: fx.Node, sources: list[fx.Node], known: dict[fx.Node, Fraction]) -
     return None
 
 
-def _same(powers: object) -> Fraction | None:
+def _same(powers: Iterable[Fraction]) -> Fraction | None:
     """That of all terms, where they are alike."""
-    kinds = set(powers)  # type: ignore[call-overload]
+    kinds = set(powers)
     return kinds.pop() if len(kinds) == 1 else None if kinds else ZERO
 
 
