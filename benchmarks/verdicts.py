@@ -5,8 +5,9 @@
 
 Each model is trained for five steps in float32 at the widths of benchmarks/families.py up to 512, three seeds each, by
 the parametrization's own init and rates. A value's measured verdict is that of its slope over the three largest widths
-(threshold 0.25), unclear where the seeds leave both open; a predicted one is flow's power. The table goes to
-benchmarks/verdicts.md, with every disagreement.
+(threshold 0.25), unclear where the seeds leave both open; a predicted one is flow's power. They agree too where a slope
+lies between the powers of a sum's terms, which have not parted yet, or what is bounded has stopped growing. The table
+goes to benchmarks/verdicts.md, with every disagreement.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         "Written by `python benchmarks/verdicts.py`, which says what is counted.",
         f"Machine: {platform.machine()}, 1 thread, torch {torch.__version__}. {STEPS} steps, {SEEDS} seeds; rates at "
         f"the smallest width: {rates}.", "",
-        f"**{agree} of {judged} verdicts are the same ({100 * agree / max(1, judged):.1f}%)**; {unclear} more are "
-        "unclear.", "",
-        "| family | parametrization | optimizer | same | judged | unclear |", "| --- | --- | --- | --- | --- | --- |",
+        f"**{agree} of {judged} verdicts agree ({100 * agree / max(1, judged):.1f}%)**, slopes between those of a "
+        f"sum's terms included; {unclear} more are unclear.", "",
+        "| family | parametrization | optimizer | agree | judged | unclear |", "| --- | --- | --- | --- | --- | --- |",
         *(f"| {' | '.join(r['key'])} | {r['agree']} | {r['judged']} | {r['unclear']} |" for r in rows), "",
         "## Every disagreement", "",
         "| family | parametrization | optimizer | value | predicted | measured | slopes |",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mupc.branches import Branches, branches, depth
+from mupc.branches import Branches, branches
 from mupc.copies import with_copies
 from mupc.dims import Dims, declare, infer_dims
 from mupc.dims.atoms import Atom
@@ -123,7 +123,7 @@ def _judge(
         everyone,
         coverage,
         groups,
-        depth(dims, groups),
+        stack.depth,
         tuple(str(g.what) + (f" ({g.source})" if g.source else "") for g in traced.guesses),
         traced.unused,
         stack.open,

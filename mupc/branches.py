@@ -13,19 +13,21 @@ from mupc.dims import Dims
 from mupc.dims.records import DATA, WEIGHT, RawUse
 from mupc.homogeneity import degrees
 from mupc.ops import signature_of
-from mupc.ops.table import printed
+from mupc.ops.table import is_empty, printed, real
 from mupc.structure import Residual, between, origin
 
 LINEAR = ("multilinear", "normalise", "index")  # in the parameters among their operands, taken together
 WAYS = 4  # products on the way at which either factor is tried
-SHARES = ("aten.softmax", "aten._softmax", "aten.sigmoid", "aten.zeros", "aten.zeros_like", "aten.new_zeros")
+SHARES = ("aten.softmax", "aten._softmax")
 
 
 @dataclass(frozen=True, slots=True)
 class Branches:
     """`inside`: nodes of the branches of repeated blocks. `ends`: by residual, the parameters that its branch is linear
-    in, taken together. `open`: lines of the adds whose branch is linear in no parameters."""
+    in, taken together. `open`: lines of the adds whose branch is linear in no parameters. `depth`: the most blocks with
+    branches in one list, however each is built; None where there are none."""
 
+    depth: int | None = None
     inside: frozenset[fx.Node] = frozenset()
     ends: tuple[tuple[Residual, frozenset[str]], ...] = ()
     open: tuple[str, ...] = ()
@@ -37,7 +39,7 @@ class Branches:
 
 def branches(dims: Dims, groups: Sequence[Sequence[str]]) -> Branches:
     """The branches of blocks that repeat, the outermost; one that stands alone is the same at any depth."""
-    order = places(dims)
+    order = {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
     found = [_proper(dims, order, residual) for residual in dims.facts.residuals]
     stacked = [r for r in found if _stacked(r, groups)]
     within = {node for residual in stacked for node in residual.branch}
@@ -57,7 +59,8 @@ def branches(dims: Dims, groups: Sequence[Sequence[str]]) -> Branches:
             opened[str(residual.add.meta.get("user_source") or residual.add.meta.get("source"))] = None
         else:
             ends.append((residual, names))
-    return Branches(frozenset(node for r in stacked for node in r.branch), tuple(ends), tuple(opened))
+    inside = frozenset(node for r in stacked for node in r.branch)
+    return Branches(_depth(groups, found), inside, tuple(ends), tuple(opened))
 
 
 def stacks(groups: Iterable[Sequence[str]], branches: Iterable[frozenset[str]]) -> list[Sequence[str]]:
@@ -66,10 +69,8 @@ def stacks(groups: Iterable[Sequence[str]], branches: Iterable[frozenset[str]]) 
     return [g for g in groups if any(_holds(member, modules) for member in g for modules in every)]
 
 
-def depth(dims: Dims, groups: Sequence[Sequence[str]]) -> int | None:
-    """The most blocks with residual branches in one list, however each is built; None where there are none."""
-    order = places(dims)
-    held = [modules_of(_proper(dims, order, residual)) for residual in dims.facts.residuals]
+def _depth(groups: Sequence[Sequence[str]], residuals: Iterable[Residual]) -> int | None:
+    held = [modules_of(residual) for residual in residuals]
     members: dict[str, set[str]] = {}
     for member in (member for group in stacks(groups, held) for member in group):
         members.setdefault(member.rpartition(".")[0], set()).add(member)
@@ -120,11 +121,6 @@ def _operands(dims: Dims, residual: Residual) -> tuple[fx.Node | None, fx.Node |
 
 def _is_data(dims: Dims) -> Callable[[fx.Node], bool]:
     return lambda node: dims.facts.folded.status.get(node) == DATA
-
-
-def places(dims: Dims) -> dict[fx.Node, int]:
-    """Every node's place in the graph."""
-    return {node: at for at, node in enumerate(dims.facts.trace.graph.nodes)}
 
 
 def _proper(dims: Dims, order: Mapping[fx.Node, int], residual: Residual) -> Residual:
@@ -179,7 +175,7 @@ class _Walk:
                 todo += node.all_input_nodes
                 continue
             signature = signature_of(node)
-            data = [s for s in sources[node] if status.get(s) == DATA and _real(s)]
+            data = [s for s in sources[node] if status.get(s) == DATA and real(s)]
             plain = node in self.uses and all(_plain(s) for s in sources[node] if status.get(s) == WEIGHT)
             if plain and signature.kind in (*LINEAR, "additive"):
                 found.add(node)
@@ -201,11 +197,6 @@ class _Walk:
         return ordered[min(at, len(ordered) - 1)]
 
 
-def _real(node: fx.Node) -> bool:
-    dtype = getattr(node.meta.get("val"), "dtype", None)
-    return dtype is None or dtype.is_floating_point or dtype.is_complex
-
-
 def _plain(node: fx.Node) -> bool:
     """A parameter itself, in another shape, or times a number."""
     while node.op == "call_function" and len(node.all_input_nodes) == 1 and _scales(node):
@@ -225,7 +216,7 @@ def _gate(node: fx.Node) -> bool:
     for _ in range(8):
         if node.op != "call_function" or getattr(node.target, "_schema", None) is None:
             return False
-        if printed(node.target).startswith(SHARES) or signature_of(node).bounded:
+        if printed(node.target).startswith(SHARES) or is_empty(node) or signature_of(node).bounded:
             return True
         inputs = node.all_input_nodes
         if not inputs:

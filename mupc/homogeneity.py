@@ -16,15 +16,13 @@ from torch import fx
 from mupc.dims import Dims
 from mupc.dims.records import WEIGHT
 from mupc.ops import signature_of
-from mupc.ops.table import printed
+from mupc.ops.table import GUARD, is_empty, printed, real
 from mupc.signature import Signature
 
 ZERO, ONE = Fraction(0), Fraction(1)
-GUARD = 1e-3
 # Adds term by term, choices among terms, copies of one over another: as their terms are, where those agree.
 TERMWISE = ("aten.add", "aten.sub", "aten.rsub", "aten.where", "aten.copy", "aten.maximum", "aten.minimum",
             "aten.fmax", "aten.fmin", "aten.masked_fill")  # fmt: skip
-ZEROS = ("aten.zeros", "aten.new_zeros", "aten.zeros_like", "aten.empty", "aten.new_empty")  # c times nothing
 
 
 def degrees(
@@ -65,7 +63,7 @@ def _of(node: fx.Node, sources: list[fx.Node], known: dict[fx.Node, Fraction]) -
     """A call's degree from those of its operands that have one."""
     if node.target is operator.getitem:
         return next((known[s] for s in node.all_input_nodes if s in known), ZERO)
-    if not known or not _real(node):
+    if not known or not real(node):
         return ZERO  # what is counted or compared, of a value that is only larger, is the same
     given = [known.get(s, ZERO) for s in sources]
     if getattr(node.target, "_schema", None) is None:
@@ -82,7 +80,7 @@ def _of(node: fx.Node, sources: list[fx.Node], known: dict[fx.Node, Fraction]) -
     if (signature.kind == "additive" and name.startswith(TERMWISE)) or signature.kind in ("layout", "index"):
         if signature.degree is None or any(_matters(a) for a in node.args if signature.kind == "additive"):
             return None
-        return _same(known.get(s, ZERO) for s in sources if _real(s) and not _empty(s))
+        return _same(known.get(s, ZERO) for s in sources if real(s) and not is_empty(s))
     return None
 
 
@@ -111,15 +109,3 @@ def _pointwise(signature: Signature, given: list[Fraction], name: str) -> Fracti
 def _matters(argument: object) -> bool:
     """A number beside values that is not the same c times as large."""
     return isinstance(argument, (int, float)) and abs(argument) >= GUARD and not isinf(argument)
-
-
-def _empty(node: fx.Node) -> bool:
-    return node.op == "call_function" and printed(node.target).startswith(ZEROS)
-
-
-def _real(node: fx.Node) -> bool:
-    held = node.meta.get("val")
-    if isinstance(held, (tuple, list)):
-        return True
-    dtype = getattr(held, "dtype", None)
-    return dtype is None or dtype.is_floating_point or dtype.is_complex

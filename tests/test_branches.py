@@ -1,4 +1,4 @@
-"""What ends a residual branch: twice those tensors is twice the branch, to the last bit; and which have none."""
+"""What ends a residual branch: twice those tensors is twice the branch, but for a norm's eps; and which have none."""
 
 from __future__ import annotations
 

@@ -128,15 +128,14 @@ class _Checker:
         alike(small, large, points[:2])
         for at, point in enumerate(points):
             width = width_of(point, at)
-            known: list[Instance] = [] if at > 1 else [(small, large)[at]]  # one analysis for all seeds
+            known = (small, large)[at] if at < 2 else None  # one analysis for all seeds
             for seed in range(asked.seeds):
                 key = place(code, self.question(point, seed))
                 found = None if asked.fresh else remembered(key)
                 if found is None:
                     _say(f"width {width}, seed {seed}: building and measuring")
-                    if not known:
-                        known.append(self.maker.instance(point))
-                    found = measure(self.scene(point, seed, small, known[0]), steps=steps, lr=asked.lr, seed=seed)
+                    known = known or self.maker.instance(point)
+                    found = measure(self.scene(point, seed, small, known), steps=steps, lr=asked.lr, seed=seed)
                     remember(key, found)
                 runs.setdefault(width, []).append(found)
         draws = Draws.of(self.maker, small, large, (points[0], points[1]))

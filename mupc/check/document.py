@@ -24,7 +24,11 @@ class Series(Frozen):
 
 
 class Row(Frozen):
-    """One judged value. `says`: grows, stable or vanishes, as predicted and as measured."""
+    """One judged value: grows, stable or vanishes, as predicted and as measured.
+
+    `why` says how both may be true where they differ: the slope lies between those of a sum's terms, which have not
+    parted at these widths, or what is bounded has stopped growing.
+    """
 
     name: str
     source: str | None
@@ -32,6 +36,12 @@ class Row(Frozen):
     predicted: str
     measured: str
     verdict: Verdict
+    why: str = ""
+
+    @property
+    def ill(self) -> bool:
+        """Does it grow or vanish, by its slope or, where that lies between, in the end?"""
+        return (self.predicted if self.why else self.measured) in ("grows", "vanishes")
 
 
 class Tensor(Frozen):

@@ -18,6 +18,10 @@ from mupc.flow.findings import names_of, place_of
 from mupc.flow.powers import Power
 from mupc.flow.verdicts import Moved, judge, judged_nodes
 
+PARTS = ("effective", "propagating")
+BETWEEN = "between the powers of its terms, or bounded: not parted at these widths"
+UNCLEAR_ROWS = 0.2  # of all values, at most
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -26,11 +30,6 @@ class Settings:
     lr: Power
     decay: Power
     eps: Power
-
-
-PARTS = ("effective", "propagating")
-
-UNCLEAR_ROWS = 0.2  # of all values, at most
 
 
 def checked(
@@ -52,7 +51,7 @@ def checked(
     agreeing = sum(row.verdict == "ok" for row in judged)
     tensors = _tensors(flow, moved, runs, settings if steps == 0 else {})
     unclear = sum(_unclear(row) for row in rows)
-    healthy = not any(_ill(row) for row in rows) and not any(t.verdict in ("explodes", "lazy") for t in tensors)
+    healthy = not any(row.ill for row in rows) and not any(t.verdict in ("explodes", "lazy") for t in tensors)
     return Check(
         target=target, setup=setup, regime="training" if steps else "linear", widths=tuple(sorted(runs)), said=how,
         seeds=min(len(ms) for ms in runs.values()), steps=steps, rows=tuple(rows), tensors=tuple(tensors),
@@ -67,15 +66,17 @@ def _row(name: str, node: fx.Node, held: Sequence[Held], *, training: bool) -> R
     change = next((one for one in held if one.quantity == "change"), None)
     init = next((one for one in held if one.quantity == "init"), None)
     parts = [one for one in held if one.quantity in PARTS]
-    predicted, measured = _verdict(init, change, parts, measured=False), _verdict(init, change, parts, measured=True)
+    predicted, measured = (_verdict(init, change, parts, measured=m) for m in (False, True))
+    between = predicted != measured and _verdict(init, change, parts, measured=True, loosely=True) == predicted
     verdicts = {s.verdict for s in series if s.quantity != "change"}
     if training:
-        verdict: Verdict = "unknown" if measured == "unclear" else "ok" if predicted == measured else "off"
+        agrees = between or predicted == measured
+        verdict: Verdict = "ok" if agrees else "unknown" if measured == "unclear" else "off"
     else:
         verdict = "off" if "off" in verdicts else "ok" if "ok" in verdicts else "unknown"
     place = node.meta.get("user_source") or node.meta.get("source")
     return Row(name=name, source=place and str(place), series=series, predicted=predicted, measured=measured,
-               verdict=verdict)  # fmt: skip
+               verdict=verdict, why=BETWEEN if between else "")  # fmt: skip
 
 
 def _series(one: Held, training: bool) -> Series:
@@ -93,16 +94,19 @@ def _series(one: Held, training: bool) -> Series:
     )  # fmt: skip
 
 
-def _verdict(init: Held | None, change: Held | None, parts: Sequence[Held], *, measured: bool) -> str:
+def _verdict(
+    init: Held | None, change: Held | None, parts: Sequence[Held], *, measured: bool, loosely: bool = False
+) -> str:
     """Grows if its init or its change does, else what its change does.
 
     A change of two parts is a sum of two powers, and its slope lies between: the larger of the parts' is its own.
+    `loosely`: a slope that lies between the powers of a sum's terms is taken as predicted.
     """
 
     def of(one: Held | None) -> tuple[float, str]:
         if one is None or (one.slope is None if measured else one.predicted is None):
             return float("-inf"), "nothing"
-        if measured and one.slope is not None and not (one.loose and one.within):
+        if measured and one.slope is not None and not (loosely and one.loose and one.within):
             return one.slope.power, said(one.slope.power, one.slope.half)
         return float(one.predicted or 0), said(None if one.predicted is None else float(one.predicted))
 
@@ -112,12 +116,10 @@ def _verdict(init: Held | None, change: Held | None, parts: Sequence[Held], *, m
     return "grows" if of(init)[1] == "grows" else steepest[1]
 
 
-def _ill(row: Row) -> bool:
-    return row.measured in ("grows", "vanishes")
-
-
 def _unclear(row: Row) -> bool:
-    return row.measured == "unclear" or any(s.why == UNCLEAR for s in row.series if s.quantity != "change")
+    return (row.measured == "unclear" and not row.why) or any(
+        s.why == UNCLEAR for s in row.series if s.quantity != "change"
+    )
 
 
 def _tensors(
@@ -183,4 +185,4 @@ def worst(check: Check) -> list[Row]:
         return max((abs(s.slope) for s in row.series if s.slope is not None and s.quantity in ("init", "change")),
                    default=0.0)  # fmt: skip
 
-    return sorted((r for r in check.rows if r.verdict == "off" or _ill(r)), key=steep, reverse=True)
+    return sorted((r for r in check.rows if r.verdict == "off" or r.ill), key=steep, reverse=True)

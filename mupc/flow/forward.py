@@ -7,7 +7,6 @@ Appendix J), with the refined split into effective and propagating updates.
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,20 +17,17 @@ from torch import fx
 from mupc.dims import Dims
 from mupc.dims.atoms import Axis
 from mupc.dims.records import WEIGHT
+from mupc.flow.cuts import cut
 from mupc.flow.functions import beside, function, settled
 from mupc.flow.powers import HALF, Power, least, least_of, most, times, total
 from mupc.flow.setup import Ray, Setup
-from mupc.flow.value import EMPTY, Part, Value, moved, parted
+from mupc.flow.value import EMPTY, Value, moved, parted, product
 from mupc.flow.wholes import attention, recurrent
 from mupc.ops import signature_of, tensor_nodes
-from mupc.ops.table import printed, shapes
+from mupc.ops.table import GUARD, is_empty, printed, real, shapes
 from mupc.signature import Signature
 
 ZERO = Fraction(0)
-CUTS = ("aten.split", "aten.chunk", "aten.unbind", "aten.tensor_split", "aten.narrow", "aten.select", "aten.slice",
-        "aten.unsafe_split", "aten.unsafe_chunk", "aten.hsplit")  # fmt: skip
-GUARD = 1e-3  # numbers below it are added to keep from dividing by zero
-EMPTY_TENSORS = ("aten.zeros", "aten.new_zeros", "aten.empty", "aten.new_empty")  # to be filled in
 
 
 class Forward:
@@ -99,9 +95,9 @@ class Forward:
             return Value()
         if node.target is operator.getitem:
             source = node.args[0]
-            return self.cut(node, self.values[source], source) if isinstance(source, fx.Node) else Value()
+            return cut(self, node, self.values[source], source) if isinstance(source, fx.Node) else Value()
         sources = self.sources(node)
-        if printed(node.target).startswith(EMPTY_TENSORS):
+        if is_empty(node):
             return Value()
         if not sources or not shapes(node.meta.get("val")):
             return Value(init=ZERO) if not sources else Value()
@@ -129,29 +125,9 @@ class Forward:
             spread = max([v.spread for v in given if v.spread], default=ZERO)
             value = replace(value, spread=total((spread, value.mixed))) if spread or value.mixed else value
         if signature.kind == "layout" and len(sources) == 1:
-            value = self.cut(node, value, node)
+            value = cut(self, node, value, node)
         mixed = max([v.mixed for v in given if v.mixed], default=ZERO)
         return self.scaled(replace(value, mixed=max(value.mixed, mixed)) if mixed else value, self.by(node))
-
-    def cut(self, node: fx.Node, value: Value, op: fx.Node) -> Value:
-        """One part of what was cut along an axis that a weight made: its random signs are its own (q, k, v of one
-        fused matrix)."""
-        name = printed(op.target)
-        if not value.generators or not name.startswith(CUTS) or not op.args or not isinstance(op.args[0], fx.Node):
-            return value
-        tensors = self.folded.tensors.get(op.args[0], ())
-        at = _dim(op, len(tensors[0]) if tensors else 0)
-        if at is None:
-            return value
-        made = [a for a in self.folded.atoms.expand(tensors[0][at]) if self.dims.facts.of[a].produced]
-        if not made or any("data" in self.dims.facts.of[a].marks for a in made):
-            return value
-        part = str(node.args[1]) if node is not op else f"{node.args[1:]}{sorted(node.kwargs.items())}"
-
-        def own(generators: frozenset[str]) -> frozenset[str]:
-            return frozenset(f"{g}[{op.args[0]}:{at}:{part}]" for g in generators)
-
-        return replace(value, generators=own(value.generators), parts=tuple((own(g), size) for g, size in value.parts))
 
     def by(self, node: fx.Node) -> Fraction:
         """The power of what a node's result is multiplied by: a number in the code, and what a plan puts on the use."""
@@ -180,7 +156,7 @@ class Forward:
         summed = held - signature.out
         over = self.rates(node, summed)
         mean = self.rates(node, signature.over) if printed(node.target).startswith("aten.mean") else ZERO
-        init, generators, mixed, parts = self.product([given[i] for i in term], over, mean)
+        init, generators, mixed, parts = product([given[i] for i in term], over, mean)
         effective, propagating, later, low = [], [], [], []
         for i in term:
             others = [given[j].init for j in term if j != i]
@@ -206,31 +182,6 @@ class Forward:
         return Value(
             init, found, most((found, *later)), most(effective), coming, generators, loose, spread, mixed, parts
         )
-
-    @staticmethod
-    def product(factors: Sequence[Value], over: Fraction, mean: Fraction) -> tuple[
-        Power, frozenset[str], Fraction, tuple[Part, ...]
-    ]:  # fmt: skip
-        """Size, generators, what is mixed into it, and terms of a product that is summed over so much.
-
-        Every term of one factor meets every term of the others: a tied embedding meets itself in the stream that began
-        with it. What is coherent by that is so for a fixed share of the entries (a token's own logit): `mixed`.
-        """
-        found: list[tuple[Fraction, frozenset[str], Fraction]] = []
-        for chosen in itertools.product(*(factor.each() for factor in factors)):
-            signs, met = frozenset[str](), frozenset[str]()
-            for generators, _ in chosen:
-                met |= signs & generators
-                signs ^= generators
-            size = sum((size for _, size in chosen), (over * HALF if signs else over) - mean)
-            found.append((size, signs, over * HALF if met and not signs else ZERO))
-        if not found:
-            return None, EMPTY, ZERO, ()
-        whole = frozenset.intersection(*(signs for _, signs, _ in found))
-        size, _, mixed = max(found, key=lambda one: one[0])
-        several = any(factor.parts for factor in factors)
-        parts = parted((signs, size) for size, signs, _ in found) if several else ()
-        return size, whole, mixed, parts
 
     def norm_gain(
         self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value], term: tuple[int, ...],
@@ -268,7 +219,7 @@ class Forward:
 
     def additive(self, node: fx.Node, signature: Signature, sources: list[fx.Node], given: list[Value]) -> Value:
         """A number that is added is of size one; one that guards against zero is nothing."""
-        floats = [(s, v) for s, v in zip(sources, given, strict=True) if _real(s)]
+        floats = [(s, v) for s, v in zip(sources, given, strict=True) if real(s)]
         terms = [self.passed(node, s, v) for s, v in floats or zip(sources, given, strict=True)]
         if len(terms) > 1:
             terms[1] = self.scaled(terms[1], self.setup.numbers.get(f"{node.name}.alpha", ZERO))
@@ -348,20 +299,3 @@ class Forward:
         if signature.degree is None:
             return Value(init=ZERO)
         return self.additive(node, signature, sources, given)
-
-
-def _dim(node: fx.Node, rank: int) -> int | None:
-    """The axis that a cut runs along, by its schema."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not rank:
-        return None
-    for at, argument in enumerate(schema.arguments):
-        if argument.name == "dim":
-            value = node.args[at] if at < len(node.args) else node.kwargs.get("dim", argument.default_value)
-            return value % rank if isinstance(value, int) else None
-    return None
-
-
-def _real(node: fx.Node) -> bool:
-    dtype = getattr(node.meta.get("val"), "dtype", None)
-    return dtype is None or dtype.is_floating_point or dtype.is_complex

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mupc.flow.powers import Power
+from mupc.flow.powers import HALF, Power
 
 EMPTY: frozenset[str] = frozenset()
 Part = tuple[frozenset[str], Fraction]  # generators and size of one term of a sum
@@ -57,3 +58,28 @@ def parted(parts: Iterable[Part]) -> tuple[Part, ...]:
 def moved(parts: Iterable[Part], by: Fraction) -> tuple[Part, ...]:
     """All of them times a number that grows so."""
     return tuple((generators, size + by) for generators, size in parts)
+
+
+def product(factors: Sequence[Value], over: Fraction, mean: Fraction) -> tuple[
+    Power, frozenset[str], Fraction, tuple[Part, ...]
+]:  # fmt: skip
+    """Size, generators, what is mixed into it, and terms of a product that is summed over so much.
+
+    Every term of one factor meets every term of the others: a tied embedding meets itself in the stream that began
+    with it. What is coherent by that is so for a fixed share of the entries (a token's own logit): `mixed`.
+    """
+    found: list[tuple[Fraction, frozenset[str], Fraction]] = []
+    for chosen in itertools.product(*(factor.each() for factor in factors)):
+        signs, met = frozenset[str](), frozenset[str]()
+        for generators, _ in chosen:
+            met |= signs & generators
+            signs ^= generators
+        size = sum((size for _, size in chosen), (over * HALF if signs else over) - mean)
+        found.append((size, signs, over * HALF if met and not signs else Fraction(0)))
+    if not found:
+        return None, EMPTY, Fraction(0), ()
+    whole = frozenset.intersection(*(signs for _, signs, _ in found))
+    size, _, mixed = max(found, key=lambda one: one[0])
+    several = any(factor.parts for factor in factors)
+    parts = parted((signs, size) for size, signs, _ in found) if several else ()
+    return size, whole, mixed, parts

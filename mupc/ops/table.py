@@ -185,6 +185,15 @@ def called(target: object) -> str:
     return str(schema.name if schema is not None else target).removeprefix("aten::")
 
 
+FACTORIES = ("aten.zeros", "aten.new_zeros", "aten.empty", "aten.new_empty")  # tensors to be filled in, `_like` too
+GUARD = 1e-3  # numbers below it are added to keep from dividing by zero, and have no size
+
+
+def is_empty(node: fx.Node) -> bool:
+    """Does it make a tensor of nothing yet?"""
+    return node.op == "call_function" and printed(node.target).startswith(FACTORIES)
+
+
 def tensor_nodes(node: fx.Node) -> list[fx.Node]:
     """The nodes behind the operands of a call, once per tensor, in the order `signature_of` counts them."""
     return _tensors((*node.args, *node.kwargs.values()))
@@ -199,3 +208,10 @@ def _tensors(values: Iterable[object]) -> list[fx.Node]:
         elif isinstance(value, (tuple, list)):
             found += _tensors(value)
     return found
+
+
+def real(node: fx.Node) -> bool:
+    """Does it hold numbers that may be any, no counts, ids or truths? True where it is not known."""
+    held = node.meta.get("val")
+    dtype = None if isinstance(held, (tuple, list)) else getattr(held, "dtype", None)
+    return dtype is None or bool(dtype.is_floating_point or dtype.is_complex)

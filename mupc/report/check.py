@@ -19,7 +19,7 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
     how = "in the linear response" if check.regime == "linear" else f"{check.steps} steps of training"
     lines += lines_of(f"{check.setup} · {how} · {check.seeds} seeds · {check.said}", width)
     lines.append(Text("Each cell: power predicted / slope measured over the three largest widths.", "dim"))
-    shown = [row for row in check.rows if verbose or row.verdict == "off" or row.measured in ("grows", "vanishes")]
+    shown = [row for row in check.rows if verbose or row.verdict == "off" or row.ill]
     lines.append(Text())
     if shown:
         rows = [[row.name, *(_cell(row, q) for q in QUANTITIES), _verdict(row), line_of(row.source)] for row in shown]
@@ -37,7 +37,7 @@ def render(check: Check, *, verbose: bool = False, color: bool = False, width: i
                 "eps over gradient"]  # fmt: skip
         lines += table_of(head, rows, width)
         lines.append(Text())
-    ill = [row for row in check.rows if row.measured in ("grows", "vanishes")]
+    ill = [row for row in check.rows if row.ill]
     agreeing = f"Agreeing: {check.agreeing} of {check.judged} values"
     if check.unclear:
         agreeing += f"; {check.unclear} of {len(check.rows)} unclear, their seeds differ too much: more --seeds tell"
@@ -83,4 +83,6 @@ def _slope(slope: float | None, half: float | None) -> str:
 
 
 def _verdict(row: Row) -> str:
-    return row.measured if row.predicted == row.measured else f"{row.measured}, not {row.predicted}"
+    if row.predicted == row.measured:
+        return row.measured
+    return f"{row.measured}, {row.predicted} in the end" if row.why else f"{row.measured}, not {row.predicted}"

@@ -47,7 +47,8 @@ svg { max-width: 100%; height: auto } .pass { color: #2a7f62 } .fail { color: #c
 <td{% if s and s.verdict == 'off' %} class="off"{% endif %}>
 {%- if s %}{{ s.predicted or 'none' }} / {{ '%.2f' % s.slope if s.slope is not none else 'none' }}
 {%- if s.half is not none %} <span class="dim">±{{ '%.2f' % s.half }}</span>{% endif %}{% endif %}</td>{% endfor %}
-<td>{{ row.predicted }}</td><td{% if row.predicted != row.measured %} class="off"{% endif %}>{{ row.measured }}</td>
+<td>{{ row.predicted }}</td>
+<td{% if row.predicted != row.measured and not row.why %} class="off"{% endif %}>{{ row.measured }}</td>
 <td class="dim">{{ line(row.source) }}</td></tr>{% endfor %}</table>
 <h2>Parameters</h2>
 <p class="dim">Slopes of the RMS of each tensor, of its first update over the rate, of its gradient, and of what its
