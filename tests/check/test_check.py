@@ -184,3 +184,26 @@ def test_singular_values_follow_the_spectral_condition(tmp_path: Path) -> None:
     # and eps stays where the gradient shrinks.
     assert all(abs((t.equilibrium or 0) + 1) < 0.1 and abs(t.eps or 0) < 0.3 for t in found["mup"])
     assert all(abs(t.equilibrium or 0) < 0.1 and (t.eps or 0) > 0.2 for t in found["as it stands"])
+
+
+def test_a_measured_word_is_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A softmax over logits that vanish comes to a constant: its largest share still falls at these widths, is told as
+    falling, and agrees with a prediction that it stays."""
+    asked = [
+        "check",
+        "examples/moe.py",
+        "--parametrization",
+        "mup",
+        "--widths",
+        "d_model=64,128,256",
+        "--format",
+        "json",
+    ]
+    run(asked)
+    check = Check.from_json(capsys.readouterr().out)
+    shares = [row for row in check.rows if "getitem" in row.name]
+    assert {(row.predicted, row.measured, row.verdict, bool(row.why)) for row in shares} == {
+        ("stable", "vanishes", "ok", True)
+    }
+    assert not any(row.ill for row in shares)
+    assert all(not row.why for row in check.rows if row.predicted == row.measured)
